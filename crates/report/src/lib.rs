@@ -1,0 +1,1 @@
+//! Costs to tables, JSON and CSV

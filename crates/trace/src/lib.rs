@@ -1,0 +1,1 @@
+//! Workload traces: operations, file format, importers, schedule, TraceBuilder
