@@ -18,6 +18,7 @@ pub mod account;
 pub mod event;
 pub mod geometry;
 pub mod side;
+pub mod suggest;
 
 pub use account::Account;
 pub use event::{Cause, Event, Level, Purpose};

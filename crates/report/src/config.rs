@@ -1,0 +1,405 @@
+//! One configuration of the machine and its guest kernel, fully resolved.
+//!
+//! A [`Config`] is what a run was made with. It is echoed in every result and the echo is valid input. Assumptions
+//! about a trace (re-touches, user work, fault-around) belong to the trace and are echoed with it.
+//!
+//! Invariant: [`Config::default`] is what `--kernel 2.6.7` alone means.
+
+use crate::axis::{AxisError, axis};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+axis! {
+    /// A historic combination of the other axes.
+    pub enum Kernel("kernel") {
+        /// Linux 2.6.7: anon_vma, prio_tree, tagged page cache.
+        V2_6_7: "2.6.7", Built;
+        /// Linux 2.4 with Andrea Arcangeli's VM: page-table scan, no reverse map.
+        V2_4Aa: "2.4-aa", Planned;
+        /// Linux 2.6.0: pte_chain.
+        V2_6_0: "2.6.0", Planned;
+        /// Linux 2.6.6: the last with pte_chain.
+        V2_6_6: "2.6.6", Planned;
+        /// Linux 2.6.6 with object-based reverse mapping of file pages.
+        V2_6_6Objrmap: "2.6.6-objrmap", Planned;
+        /// Linux 2.6 with Hugh Dickins' anonmm.
+        V2_6Anonmm: "2.6-anonmm", Planned;
+        /// Linux 2.6.5-aa.
+        V2_6_5Aa: "2.6.5-aa", Planned;
+        /// Linux 2.6.34: anon_vma_chain.
+        V2_6_34: "2.6.34", Planned;
+    }
+}
+
+axis! {
+    /// How the 4 GB of linear addresses are divided between user and kernel.
+    pub enum Split("split") {
+        /// 3 GB user, 1 GB kernel, one set of page tables.
+        G3G1: "3g1g", Built;
+        /// 4 GB each, CR3 loaded at every kernel entry and exit.
+        G4G4: "4g4g", Built;
+        /// 2 GB user, 2 GB kernel.
+        G2G2: "2g2g", Planned;
+        /// 1 GB user, 3 GB kernel.
+        G1G3: "1g3g", Planned;
+    }
+}
+
+axis! {
+    /// How the mappings of a page are found.
+    pub enum Rmap("rmap") {
+        /// page -> anon_vma -> vmas (Linux 2.6.7).
+        AnonVma: "anon_vma", Built;
+        /// A chain of pte addresses per page (Linux 2.6.0 to 2.6.6).
+        PteChain: "pte_chain", Built;
+        /// Files by object, anonymous pages by chains.
+        Objrmap: "objrmap", Planned;
+        /// page -> anonmm -> mms at one offset.
+        Anonmm: "anonmm", Planned;
+        /// page -> vma, the request for comment of 10 March 2004.
+        AnonVmaRfc: "anon_vma_rfc", Planned;
+        /// Scanning page tables (Linux 2.4).
+        SwapOut: "swap_out", Planned;
+        /// One pointer per chain element.
+        PteChainV1: "pte_chain_v1", Planned;
+        /// Doubly linked chains.
+        PteChainDl: "pte_chain_dl", Planned;
+        /// anon_vma_chain (Linux 2.6.34).
+        AnonVmaChain: "anon_vma_chain", Planned;
+    }
+}
+
+axis! {
+    /// How the vmas of a file are indexed.
+    pub enum FileVmas("file_vmas") {
+        /// A radix priority search tree.
+        PrioTree: "prio_tree", Built;
+        /// Two plain lists.
+        List: "list", Planned;
+    }
+}
+
+axis! {
+    /// How the pages of a file are indexed.
+    pub enum PageCache("page_cache") {
+        /// A radix tree with tags.
+        Tagged: "tagged", Built;
+        /// A radix tree and lists of clean and dirty pages.
+        Lists: "lists", Planned;
+    }
+}
+
+axis! {
+    /// Whether locks and atomics are real.
+    pub enum Build("build") {
+        /// Locks and lock prefixes, also on one CPU.
+        Smp: "smp", Built;
+        /// None.
+        Up: "up", Planned;
+    }
+}
+
+axis! {
+    /// Which kernel's reclaim.
+    pub enum Reclaim("reclaim") {
+        /// Linux 2.6.7.
+        V2_6_7: "2.6.7", Built;
+        /// Linux 2.6.0.
+        V2_6_0: "2.6.0", Planned;
+        /// Linux 2.6.8.
+        V2_6_8: "2.6.8", Planned;
+        /// Linux 2.4.
+        V2_4: "2.4", Planned;
+    }
+}
+
+axis! {
+    /// The instruction that enters the kernel for a system call.
+    pub enum Entry("entry") {
+        /// int 0x80.
+        Int80: "int80", Built;
+        /// sysenter, through the vsyscall page.
+        Sysenter: "sysenter", Built;
+    }
+}
+
+axis! {
+    /// Kernel stack per task.
+    pub enum Stack("stack") {
+        /// 8 KB.
+        K8: "8k", Built;
+        /// 4 KB.
+        K4: "4k", Built;
+    }
+}
+
+axis! {
+    /// Whether page_referenced flushes the TLB entry whose Accessed bit it clears.
+    pub enum YoungFlush("young_flush") {
+        /// It does not (until 2.6.7).
+        Off: "off", Built;
+        /// It does (from 2.6.8).
+        On: "on", Built;
+    }
+}
+
+axis! {
+    /// Whether pte pages may lie in high memory.
+    pub enum Highpte("highpte") {
+        /// They lie in low memory.
+        Off: "off", Built;
+        /// They may lie in high memory.
+        On: "on", Planned;
+    }
+}
+
+/// A price or a size of the CPU preset overridden on the command line: key and value as given.
+pub type CpuOverrides = BTreeMap<String, String>;
+
+/// One configuration, every axis resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The historic combination it started from.
+    pub kernel: Kernel,
+    /// Axes that were set apart from it, with the value given.
+    pub overrides: BTreeMap<String, String>,
+    /// Address-space split.
+    pub split: Split,
+    /// Reverse mapping.
+    pub rmap: Rmap,
+    /// Index of a file's vmas.
+    pub file_vmas: FileVmas,
+    /// Index of a file's pages.
+    pub page_cache: PageCache,
+    /// Page clustering: log2 of the hardware pages in a kernel page.
+    pub cluster: u8,
+    /// Pte pages in high memory.
+    pub highpte: Highpte,
+    /// Bytes of one pte_chain element: the cache line the kernel was built for.
+    pub chain_line: u32,
+    /// Locks or none.
+    pub build: Build,
+    /// Whose reclaim.
+    pub reclaim: Reclaim,
+    /// System-call instruction.
+    pub entry: Entry,
+    /// Timer interrupts per second.
+    pub hz: u32,
+    /// Kernel stack per task.
+    pub stack: Stack,
+    /// TLB flush in page_referenced.
+    pub young_flush: YoungFlush,
+    /// RAM in bytes.
+    pub ram_bytes: u64,
+    /// CPU preset: a name, a file, or `none`.
+    pub cpu: String,
+    /// Numbers of the preset set on the command line.
+    pub cpu_overrides: CpuOverrides,
+    /// Pages sampled by the unmap probe, 0 for none.
+    pub probe_unmap: u32,
+    /// Seed of everything that is drawn.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            kernel: Kernel::default(),
+            overrides: BTreeMap::new(),
+            split: Split::default(),
+            rmap: Rmap::default(),
+            file_vmas: FileVmas::default(),
+            page_cache: PageCache::default(),
+            cluster: 0,
+            highpte: Highpte::default(),
+            chain_line: 128,
+            build: Build::default(),
+            reclaim: Reclaim::default(),
+            entry: Entry::default(),
+            hz: 1000,
+            stack: Stack::default(),
+            young_flush: YoungFlush::default(),
+            ram_bytes: 4 << 30,
+            cpu: "pentium4".to_owned(),
+            cpu_overrides: CpuOverrides::new(),
+            probe_unmap: 256,
+            seed: 1,
+        }
+    }
+}
+
+/// Why a configuration cannot be run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A value of an axis.
+    #[error(transparent)]
+    Axis(#[from] AxisError),
+    /// RAM outside 24 MiB to 64 GiB, or no whole number of pages.
+    #[error("ram of {bytes} bytes: must be 24M to 64G and a multiple of 4K")]
+    Ram {
+        /// The amount asked for.
+        bytes: u64,
+    },
+    /// HZ outside 1 to 10,000.
+    #[error("hz {hz}: must be 1 to 10000")]
+    Hz {
+        /// The rate asked for.
+        hz: u32,
+    },
+    /// Page clustering is not built.
+    #[error("cluster {cluster}: not yet")]
+    Cluster {
+        /// The shift asked for.
+        cluster: u8,
+    },
+    /// A pte_chain element of another size.
+    #[error("chain_line {bytes}: must be 32, 64 or 128")]
+    ChainLine {
+        /// The size asked for.
+        bytes: u32,
+    },
+}
+
+impl ConfigError {
+    /// The value is part of the design but not built.
+    pub fn is_not_yet(&self) -> bool {
+        matches!(
+            self,
+            ConfigError::Axis(AxisError::NotYet { .. }) | ConfigError::Cluster { .. }
+        )
+    }
+}
+
+impl Config {
+    /// Smallest RAM a machine can have.
+    pub const MIN_RAM: u64 = 24 << 20;
+    /// Largest RAM a PAE machine can have.
+    pub const MAX_RAM: u64 = 64 << 30;
+
+    /// Checks the ranges that types do not hold.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bytes = self.ram_bytes;
+        if !(Self::MIN_RAM..=Self::MAX_RAM).contains(&bytes) || !bytes.is_multiple_of(4096) {
+            return Err(ConfigError::Ram { bytes });
+        }
+        if !(1..=10_000).contains(&self.hz) {
+            return Err(ConfigError::Hz { hz: self.hz });
+        }
+        if self.cluster != 0 {
+            return Err(ConfigError::Cluster {
+                cluster: self.cluster,
+            });
+        }
+        if ![32, 64, 128].contains(&self.chain_line) {
+            return Err(ConfigError::ChainLine {
+                bytes: self.chain_line,
+            });
+        }
+        Ok(())
+    }
+
+    /// A short name for tables: `anon_vma 4g4g`, and what else differs from `base`.
+    pub fn label(&self, base: &Config) -> String {
+        let mut label = format!("{} {}", self.rmap, self.split);
+        let mut add = |differs: bool, text: String| {
+            if differs {
+                label.push(' ');
+                label.push_str(&text);
+            }
+        };
+        add(self.kernel != base.kernel, self.kernel.to_string());
+        add(self.cpu != base.cpu, self.cpu.clone());
+        add(self.ram_bytes != base.ram_bytes, bytes(self.ram_bytes));
+        add(self.entry != base.entry, self.entry.to_string());
+        add(self.hz != base.hz, format!("{} Hz", self.hz));
+        add(self.stack != base.stack, format!("{} stack", self.stack));
+        add(
+            self.young_flush != base.young_flush,
+            format!("young_flush {}", self.young_flush),
+        );
+        add(
+            self.chain_line != base.chain_line,
+            format!("line {}", self.chain_line),
+        );
+        add(self.seed != base.seed, format!("seed {}", self.seed));
+        label
+    }
+}
+
+/// A size in the largest binary unit that divides it: `4G`, `896M`, `12K`, `100`.
+pub fn bytes(n: u64) -> String {
+    for (shift, unit) in [(30, "G"), (20, "M"), (10, "K")] {
+        if n != 0 && n.is_multiple_of(1 << shift) {
+            return format!("{}{unit}", n >> shift);
+        }
+    }
+    n.to_string()
+}
+
+/// Reads a size such as `4G`, `896M`, `64K` or a number of bytes.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'G' | b'g' => (&text[..text.len() - 1], 30),
+        b'M' | b'm' => (&text[..text.len() - 1], 20),
+        b'K' | b'k' => (&text[..text.len() - 1], 10),
+        _ => (text, 0),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_echo_of_a_configuration_is_valid_input() {
+        let config = Config {
+            rmap: Rmap::PteChain,
+            split: Split::G4G4,
+            ..Config::default()
+        };
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn planned_values_are_answered_with_not_yet_and_unknown_ones_with_a_suggestion() {
+        let planned = "objrmap".parse::<Rmap>().unwrap_err();
+        assert_eq!(planned.to_string(), "rmap objrmap: not yet");
+        let unknown = "anonvma".parse::<Rmap>().unwrap_err().to_string();
+        assert!(unknown.contains("did you mean \"anon_vma\"?"), "{unknown}");
+    }
+
+    #[test]
+    fn ram_is_bounded_by_pae() {
+        let mut config = Config {
+            ram_bytes: 65 << 30,
+            ..Config::default()
+        };
+        assert!(matches!(config.check(), Err(ConfigError::Ram { .. })));
+        config.ram_bytes = 64 << 30;
+        assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn sizes_are_read_as_they_are_written() {
+        for n in [0, 1, 4096, 24 << 20, 4 << 30, 64 << 30, 12345] {
+            assert_eq!(parse_bytes(&bytes(n)), Some(n));
+        }
+        for bad in [
+            "",
+            "G",
+            "4T",
+            "-1",
+            "4 G",
+            "99999999999999999999",
+            "18014398509481984K",
+        ] {
+            assert_eq!(parse_bytes(bad), None, "{bad}");
+        }
+    }
+}
