@@ -1,1 +1,35 @@
-//! The guest kernel: the Linux 2.4-2.6 virtual-memory layer and its rivals, no_std
+//! The guest kernel: the virtual-memory layer of Linux 2.4-2.6 and its rivals, as real 32-bit code.
+//!
+//! Principles (decision D3): one source, two ways to run it. Compiled for i686 it is the image that the emulated CPU
+//! executes; compiled for the host it works on the *same* guest memory, without timing. Both ways must leave identical memory.
+//! Hence: no mutable statics; one [`root::Root`] object at a fixed address; guest objects are reached only through
+//! [`ptr::Low`] and accessors with *written* offsets ([`guest_struct!`]), which are the table of historic layouts (D12);
+//! no reference, `usize`, function pointer or niche enum ever lies in guest memory; the kernel runs to completion and
+//! a task is switched only on its way back to user mode ([`trap::kernel_main`] takes a frame and returns a frame).
+//!
+//! Everything the kernel asks of the world goes through one [`kernel::Kernel`] handle.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`kernel`] | the handle: memory, primitives, probes; the types that differ between images |
+//! | [`ptr`], [`guest_struct`] | guest pointers; structures with written offsets |
+//! | [`layout`] | every historic structure, one table |
+//! | [`sync`], [`list`] | locks, bit operations and atomics as `smp` had them; list heads |
+//! | [`rmap`] | reverse maps: the trait, one file per scheme |
+//! | [`uaccess`] | copies between kernel and user memory |
+//! | [`root`] | the one root object, by module |
+//! | [`bug`] | how an invariant fails |
+//!
+//! Invariant: this crate knows nothing of the emulator.
+#![cfg_attr(target_os = "none", no_std)]
+
+pub mod bug;
+pub mod guest_struct;
+pub mod kernel;
+pub mod layout;
+pub mod list;
+pub mod ptr;
+pub mod rmap;
+pub mod root;
+pub mod sync;
+pub mod uaccess;

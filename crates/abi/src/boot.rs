@@ -53,6 +53,8 @@ pub struct Symbols {
     pub tick: u32,
     /// Stub of the reschedule interrupt.
     pub resched: u32,
+    /// Stub of the unmap probe.
+    pub unmap: u32,
     /// SYSENTER_EIP.
     pub sysenter: u32,
     /// Start and end of the text that runs with either page table (4G/4G); both 0 on 3G/1G.
@@ -121,5 +123,7 @@ pub const VECTOR_SYSTEM_CALL: u32 = 0x80;
 pub const VECTOR_TICK: u32 = 0x20;
 /// Vector of the reschedule interrupt.
 pub const VECTOR_RESCHED: u32 = 0x21;
+/// Vector by which the machine has one page unmapped as reclaim would (the unmap probe).
+pub const VECTOR_UNMAP: u32 = 0x22;
 /// Pseudo vector with which the sysenter stub enters the kernel.
 pub const VECTOR_SYSENTER: u32 = 0x100;

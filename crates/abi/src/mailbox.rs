@@ -41,6 +41,12 @@ pub struct Mailbox {
     pub shm_pages: u32,
     /// Number of the operation, for messages.
     pub operation: u32,
+    /// 1: the task sleeps before it goes on although it is its own successor: schedule to idle and back (CR3 kept).
+    pub via_idle: u32,
+    /// Unmap probe ([`crate::boot::VECTOR_UNMAP`]): the frame to unmap.
+    pub unmap_pfn: u32,
+    /// Unmap probe: outcome, written by the guest: 1 success, 2 again, 3 fail, 4 not a candidate.
+    pub unmap_outcome: u32,
 }
 
 /// No recorded result: the kernel uses what it found.

@@ -1,0 +1,111 @@
+//! Reverse mapping: from a page to the ptes that map it. One scheme is one file implementing [`ReverseMap`].
+//!
+//! The trait names the places where the historic kernels call their reverse map; a scheme that has nothing to do there has
+//! an empty function, which compiles to nothing. Order of checks inside page_referenced and try_to_unmap is the historic
+//! one of each scheme (fact sheets, "Reverse-map checks in their exact order").
+//!
+//! Invariant: after every operation, what a scheme finds for a page equals what a scan of all page tables finds.
+
+use crate::kernel::{Kernel, Oom};
+use crate::layout::{Mm, Page, Vma};
+use crate::ptr::{Kmapped, Low};
+
+/// Outcome of try_to_unmap (include/linux/rmap.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmap {
+    /// Nothing maps the page any more (SWAP_SUCCESS).
+    Success,
+    /// A lock was missed; try later (SWAP_AGAIN).
+    Again,
+    /// The page is in use, locked or pinned (SWAP_FAIL).
+    Fail,
+}
+
+/// Where a pte lies, as a scheme may need to remember it.
+#[derive(Debug, Clone, Copy)]
+pub struct PteAt {
+    /// Through which address it is reached now.
+    pub pte: Kmapped,
+    /// User address it translates.
+    pub addr: u32,
+}
+
+/// How vma_adjust changes two neighbouring vmas; see `mm/merge.rs`.
+#[derive(Debug, Clone, Copy)]
+pub struct Adjust {
+    /// The vma whose bounds change.
+    pub vma: Low<Vma>,
+    /// Its new bounds.
+    pub start: u32,
+    /// See `start`.
+    pub end: u32,
+    /// Its neighbour when the boundary between both moves or the neighbour is swallowed, else null.
+    pub next: Low<Vma>,
+    /// Whether `next` disappears.
+    pub swallow: bool,
+    /// A new vma split off `vma`, else null.
+    pub insert: Low<Vma>,
+}
+
+/// See the module's documentation.
+pub trait ReverseMap<K: Kernel> {
+    /// Bytes added to a vma, at offset 56.
+    const VMA_BYTES: u32;
+    /// Bytes added to an mm, at its end.
+    const MM_BYTES: u32;
+    /// Memory taken before a page-table lock so that adding cannot fail under it (pte_chain: one block).
+    type Spare: Copy;
+
+    /// Creates the scheme's caches; once, in boot.
+    fn boot(k: K) -> Result<(), Oom>;
+    /// Takes a spare (pte_chain_alloc, sleeping).
+    fn spare(k: K) -> Result<Self::Spare, Oom>;
+    /// Gives an unused spare back.
+    fn spare_free(k: K, spare: Self::Spare);
+
+    /// A vma was created (not by fork or split); its scheme fields are set up.
+    fn vma_init(k: K, vma: Low<Vma>);
+    /// Before the first anonymous page goes into `vma` (anon_vma_prepare).
+    fn prepare_anon(k: K, vma: Low<Vma>) -> Result<(), Oom>;
+    /// `child` is a copy of `parent` in a forked mm (anon_vma_link). File linkage is not the scheme's.
+    fn vma_forked(k: K, parent: Low<Vma>, child: Low<Vma>);
+    /// All pages of `vma` are unmapped; it goes away (anon_vma_unlink).
+    fn vma_gone(k: K, vma: Low<Vma>);
+    /// Whether two vmas' scheme state allows merging them.
+    fn mergeable(k: K, a: Low<Vma>, b: Low<Vma>) -> bool;
+    /// First half of vma_adjust: takes the lock(s), carries scheme state to vmas that receive pages.
+    fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom>;
+    /// Second half, after bounds have changed: links, unlinks, gives the lock(s) back.
+    fn adjust_end(k: K, a: &Adjust);
+
+    /// A new mm by exec (null parent) or fork.
+    fn mm_init(k: K, mm: Low<Mm>, parent: Low<Mm>) -> Result<(), Oom>;
+    /// The mm's last user has gone, all its vmas are unmapped.
+    fn mm_gone(k: K, mm: Low<Mm>);
+    /// A page-table page for `addr` (2 MB aligned) came into use or goes out of it.
+    fn pte_page_init(k: K, page: Low<Page>, mm: Low<Mm>, addr: u32);
+    /// See `pte_page_init`.
+    fn pte_page_exit(k: K, page: Low<Page>);
+
+    /// A pte that maps an anonymous page was set (page_add_anon_rmap).
+    fn add_anon(k: K, page: Low<Page>, vma: Low<Vma>, at: PteAt, spare: &mut Self::Spare);
+    /// A pte that maps a file page was set (page_add_file_rmap).
+    fn add_file(k: K, page: Low<Page>, at: PteAt, spare: &mut Self::Spare);
+    /// fork copied a pte (page_dup_rmap); `child` is the new pte.
+    fn dup(k: K, page: Low<Page>, child: PteAt, spare: &mut Self::Spare);
+    /// Whether `spare` was consumed and must be renewed before the next add.
+    fn spare_used(spare: &Self::Spare) -> bool;
+    /// A pte was cleared (page_remove_rmap).
+    fn remove(k: K, page: Low<Page>, pte: Kmapped);
+    /// mremap moved a pte of `page` from `old` to `new`.
+    fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, spare: &mut Self::Spare);
+
+    /// Whether any pte maps the page (page_mapped).
+    fn mapped(k: K, page: Low<Page>) -> bool;
+    /// How many ptes map it, as far as the scheme counts cheaply; checks only.
+    fn mapcount(k: K, page: Low<Page>) -> u32;
+    /// Counts and clears the references of a locked page.
+    fn page_referenced(k: K, page: Low<Page>) -> u32;
+    /// Unmaps a locked page everywhere.
+    fn try_to_unmap(k: K, page: Low<Page>) -> Unmap;
+}

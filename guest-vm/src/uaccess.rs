@@ -1,0 +1,13 @@
+//! Copies between kernel and user memory. Direct where kernel and user share page tables; by software walk with lock, pin and
+//! kmap_atomic on 4G/4G (fact sheets, "User copy (rw_vm)").
+
+use crate::kernel::{Efault, Kernel};
+use crate::ptr::Kmapped;
+
+/// How user memory is reached.
+pub trait UserAccess<K: Kernel> {
+    /// Copies to user memory of the current mm.
+    fn copy_to_user(k: K, user: u32, from: Kmapped, bytes: u32) -> Result<(), Efault>;
+    /// Copies from user memory of the current mm.
+    fn copy_from_user(k: K, to: Kmapped, user: u32, bytes: u32) -> Result<(), Efault>;
+}
