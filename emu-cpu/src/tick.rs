@@ -1,0 +1,146 @@
+//! External interrupts: the timer tick by retired instructions, raised vectors, the instruction limit, the watchdogs.
+//!
+//! All of it is looked at only at *interrupt points* (D4): after a taken transfer of control, a page crossing or a serialising
+//! instruction, and at every operation boundary of a source; so every engine sees the same. One compare with
+//! `attention` says whether there is anything to look at. Priorities are the local APIC's: the highest vector first.
+//! Invariant: `attention` is never above the count at which something becomes due.
+
+use crate::cpu::Cpu;
+use crate::exit::{Exit, Watchdog};
+use crate::flags::IF;
+
+/// Instructions between two looks of the watchdogs.
+const POLL: u64 = 1 << 20;
+/// D16: instructions with IF=0, in polls.
+const IF_OFF_POLLS: u32 = 1 << 7;
+/// D16: instructions per operation.
+const OPERATION: u64 = 1 << 30;
+
+/// What may interrupt the stream of instructions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupts {
+    /// A bit per vector.
+    pending: [u64; 4],
+    /// Period in retired instructions, 0 for none.
+    tick_period: u64,
+    tick_vector: u8,
+    next_tick: u64,
+    /// [`Cpu::run`] ends here.
+    limit: u64,
+    /// Nothing is due before this count of retired instructions.
+    attention: u64,
+    next_poll: u64,
+    operation_start: u64,
+    if_off_polls: u32,
+    if_sets_seen: u64,
+}
+
+impl Interrupts {
+    fn highest(&self) -> Option<u8> {
+        (0..4).rev().find_map(|i| {
+            let word = self.pending[i];
+            (word != 0).then(|| (i * 64 + 63 - word.leading_zeros() as usize) as u8)
+        })
+    }
+}
+
+impl Cpu {
+    /// A timer interrupt every `period` retired instructions (0: none), the first one `period` from now.
+    pub fn set_tick(&mut self, period: u64, vector: u8) {
+        self.irq.tick_period = period;
+        self.irq.tick_vector = vector;
+        self.irq.next_tick = self.retired + period;
+        self.irq.attention = 0;
+    }
+
+    /// Raises an external interrupt; it is taken at the next interrupt point with IF=1.
+    pub fn raise(&mut self, vector: u8) {
+        self.irq.pending[usize::from(vector >> 6)] |= 1 << (vector & 63);
+        self.irq.attention = 0;
+    }
+
+    /// Raises the timer tick now, as if its count had come: how a machine passes idle time after [`Exit::Halted`].
+    pub fn tick_now(&mut self) {
+        if self.irq.tick_period != 0 {
+            self.irq.next_tick = self.retired;
+            self.irq.attention = 0;
+        }
+    }
+
+    /// Retired instructions until the tick is due; `None` without a tick.
+    pub fn until_tick(&self) -> Option<u64> {
+        (self.irq.tick_period != 0).then(|| self.irq.next_tick.saturating_sub(self.retired))
+    }
+
+    /// Restarts the watchdog that limits the instructions of one operation.
+    pub fn pet_watchdog(&mut self) {
+        self.irq.operation_start = self.retired;
+    }
+
+    pub(crate) fn set_limit(&mut self, instructions: u64) {
+        self.irq.limit = self.retired.saturating_add(instructions);
+        self.irq.attention = 0;
+    }
+
+    /// Is there anything to look at at this interrupt point?
+    #[inline(always)]
+    pub(crate) fn attention_due(&self) -> bool {
+        self.retired >= self.irq.attention
+    }
+
+    /// Looks at everything that may be due. Delivers at most one interrupt.
+    pub(crate) fn attend(&mut self) -> Option<Exit> {
+        if let Some(which) = self.poll_watchdogs() {
+            return Some(Exit::Watchdog {
+                which,
+                eip: self.eip,
+            });
+        }
+        if self.irq.tick_period != 0 && self.retired >= self.irq.next_tick {
+            let late = self.retired - self.irq.next_tick;
+            self.irq.next_tick += (late / self.irq.tick_period + 1) * self.irq.tick_period;
+            let vector = self.irq.tick_vector;
+            self.raise(vector);
+        }
+        let waiting = self.irq.highest();
+        // A pending interrupt that cannot be taken keeps us looking at every point: IF may be set anywhere.
+        self.irq.attention = match waiting {
+            Some(_) => 0,
+            None => {
+                let tick = match self.irq.tick_period {
+                    0 => u64::MAX,
+                    _ => self.irq.next_tick,
+                };
+                tick.min(self.irq.limit).min(self.irq.next_poll)
+            }
+        };
+        if self.retired >= self.irq.limit {
+            return Some(Exit::Limit);
+        }
+        if let Some(vector) = waiting
+            && self.other_flags & IF != 0
+        {
+            self.irq.pending[usize::from(vector >> 6)] &= !(1 << (vector & 63));
+            self.halted = false;
+            return None;
+        }
+        None
+    }
+
+    fn poll_watchdogs(&mut self) -> Option<Watchdog> {
+        if self.retired < self.irq.next_poll {
+            return None;
+        }
+        self.irq.next_poll = self.retired + POLL;
+        if self.retired - self.irq.operation_start > OPERATION {
+            return Some(Watchdog::Operation);
+        }
+        if self.other_flags & IF == 0 && self.irq.if_sets_seen == self.if_sets {
+            self.irq.if_off_polls += 1;
+        } else {
+            self.irq.if_off_polls = 0;
+            self.irq.if_sets_seen = self.if_sets;
+        }
+        (self.irq.if_off_polls > IF_OFF_POLLS).then_some(Watchdog::InterruptsOff)
+    }
+}
