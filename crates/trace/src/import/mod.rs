@@ -1,0 +1,2 @@
+//! Importers.
+pub mod syscalls;

@@ -1,0 +1,1 @@
+//! System call numbers and the bytes their classes copy.

@@ -1,0 +1,1 @@
+//! Operations of several CPUs laid on one.
