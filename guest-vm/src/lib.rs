@@ -18,18 +18,32 @@
 //! | [`rmap`] | reverse maps: the trait, one file per scheme |
 //! | [`uaccess`] | copies between kernel and user memory |
 //! | [`root`] | the one root object, by module |
+//! | [`boot`], [`arch`], [`trap`] | start, descriptor tables, the one way in and out |
+//! | [`page_alloc`], [`slab`], [`kmap`], [`pgtable`], [`tlb`] | memory below the VM layer |
+//! | [`percpu`] | current, counters |
 //! | [`bug`] | how an invariant fails |
 //!
 //! Invariant: this crate knows nothing of the emulator.
 #![cfg_attr(target_os = "none", no_std)]
 
+pub mod arch;
+pub mod boot;
 pub mod bug;
 pub mod guest_struct;
 pub mod kernel;
+pub mod kmap;
 pub mod layout;
 pub mod list;
+pub mod page_alloc;
+pub mod percpu;
+pub mod pgtable;
 pub mod ptr;
 pub mod rmap;
 pub mod root;
+pub mod slab;
 pub mod sync;
+pub mod tlb;
+pub mod trap;
 pub mod uaccess;
+pub mod uaccess_direct;
+pub mod uaccess_split;

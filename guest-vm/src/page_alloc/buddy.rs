@@ -1,0 +1,1 @@
+//! Free lists by order. (skeleton)

@@ -1,0 +1,116 @@
+//! Zones (include/linux/mmzone.h, 2.6.7): free lists, watermarks, LRU lists, per-CPU page lists.
+//!
+//! Field order follows 2.6.7 with its padding to cache lines of 128 bytes (2,048 bytes a zone; fact sheet, VM 1). Watermarks: fact
+//! sheet "Watermarks": lowmem zones share min_free_kbytes = sqrt(lowmem kB) in proportion, HIGHMEM takes present/1024 within
+//! 32..128; low = 2 min, high = 3 min; `protection` is the incremental minimum. Leaves out: NUMA, wait tables.
+//!
+//! Invariant: `free_pages` is the number of pages on the free lists of the buddy allocator (not on per-CPU lists).
+
+use crate::guest_struct;
+use crate::kernel::Kernel;
+use crate::list::ListHead;
+use crate::ptr::Low;
+use crate::root;
+use crate::sync::SpinLock;
+
+/// Zones of a node.
+pub const MAX_NR_ZONES: u32 = 3;
+/// Orders of the buddy allocator: 0 to 10.
+pub const MAX_ORDER: u32 = 11;
+
+/// Kind of zone, as kept in page->flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum ZoneKind {
+    /// 0 to 16 MB.
+    Dma = 0,
+    /// To the end of the direct map.
+    Normal = 1,
+    /// The rest.
+    HighMem = 2,
+}
+
+impl ZoneKind {
+    /// All, ascending.
+    pub const ALL: [ZoneKind; 3] = [ZoneKind::Dma, ZoneKind::Normal, ZoneKind::HighMem];
+}
+
+guest_struct! {
+    /// free_area: free blocks of one order, and the bitmap of their buddies (one bit a pair).
+    pub struct FreeArea [K] size 12;
+    at 0 => part free_list: ListHead;
+    at 8 => word map, set_map: Low<u32>;
+}
+
+guest_struct! {
+    /// per_cpu_pages: a hot or cold list.
+    pub struct PerCpuPages [K] size 24;
+    at 0 => word count, set_count: u32;
+    at 4 => word low, set_low: u32;
+    at 8 => word high, set_high: u32;
+    at 12 => word batch, set_batch: u32;
+    at 16 => part list: ListHead;
+}
+
+guest_struct! {
+    /// struct zone.
+    pub struct Zone [K] size 2048;
+    at 0 => part lock: SpinLock;
+    at 4 => word free_pages, set_free_pages: u32;
+    at 8 => word pages_min, set_pages_min: u32;
+    at 12 => word pages_low, set_pages_low: u32;
+    at 16 => word pages_high, set_pages_high: u32;
+    /// Pages to leave free for a request that would rather have zone `i`.
+    at 20 => words protection, set_protection: u32, 3;
+    at 128 => part lru_lock: SpinLock;
+    at 132 => part active_list: ListHead;
+    at 140 => part inactive_list: ListHead;
+    at 148 => word nr_scan_active, set_nr_scan_active: u32;
+    at 152 => word nr_scan_inactive, set_nr_scan_inactive: u32;
+    at 156 => word nr_active, set_nr_active: u32;
+    at 160 => word nr_inactive, set_nr_inactive: u32;
+    at 164 => word all_unreclaimable, set_all_unreclaimable: u32;
+    at 168 => word pages_scanned, set_pages_scanned: u32;
+    at 256 => word temp_priority, set_temp_priority: u32;
+    at 260 => word prev_priority, set_prev_priority: u32;
+    at 264 => parts free_area: FreeArea, 11;
+    /// hot and cold list of CPU 0, each CPU on lines of its own.
+    at 512 => parts pageset: PerCpuPages, 2;
+    at 1536 => word zone_mem_map, set_zone_mem_map: u32;
+    at 1540 => word zone_start_pfn, set_zone_start_pfn: u32;
+    at 1544 => word spanned_pages, set_spanned_pages: u32;
+    at 1548 => word present_pages, set_present_pages: u32;
+    /// A [`ZoneKind`].
+    at 1552 => word kind, set_kind: u32;
+    /// kswapd was asked for.
+    at 1556 => word kswapd_wanted, set_kswapd_wanted: u32;
+}
+
+guest_struct! {
+    /// The node: its zones and what the allocator knows of memory as a whole.
+    pub struct Node [K] size 8192;
+    at 0 => parts zone: Zone, 3;
+    at 6144 => word mem_map, set_mem_map: u32;
+    /// Frames in all.
+    at 6148 => word max_pfn, set_max_pfn: u32;
+    /// First frame outside the direct map.
+    at 6152 => word max_low_pfn, set_max_low_pfn: u32;
+    /// Pages handed to the allocator at boot.
+    at 6156 => word totalram_pages, set_totalram_pages: u32;
+    /// Of these, in HIGHMEM.
+    at 6160 => word totalhigh_pages, set_totalhigh_pages: u32;
+    /// Bytes of a cache line the kernel was built for (chain_line of the boot information).
+    at 6164 => word l1_line, set_l1_line: u32;
+}
+
+/// The node.
+#[inline(always)]
+pub fn node<K: Kernel>(k: K) -> Low<Node> {
+    root::part(k, root::PAGE_ALLOC)
+}
+
+/// A zone by kind.
+#[inline(always)]
+pub fn zone<K: Kernel>(k: K, kind: ZoneKind) -> Low<Zone> {
+    node(k).zone(k, kind as u32)
+}

@@ -1,0 +1,88 @@
+//! The per-CPU area (one CPU now, design D16): what lies in `%esp`-relative thread_info, per_cpu variables and the page_state
+//! structure of 2.6.
+//!
+//! `current` stands here as a word so that natively and on the CPU one load finds the running task; a real kernel masks
+//! %esp instead (one instruction, no load). Invariant: `preempt_count` is zero at a boundary.
+
+use crate::guest_struct;
+use crate::kernel::Kernel;
+use crate::layout::Task;
+use crate::ptr::Low;
+use crate::root;
+
+guest_struct! {
+    /// First page of the per-CPU area.
+    pub struct PerCpu [K] size 256;
+    /// The task that runs.
+    at 0 => word current, set_current: Low<Task>;
+    /// Depth of kmap_atomic and of interrupts.
+    at 4 => word preempt_count, set_preempt_count: u32;
+    /// Counters of the VM (include/linux/page-flags.h, struct page_state), one word each, see [`State`].
+    at 64 => words page_state, set_page_state: u32, 32;
+}
+
+/// This CPU's area.
+#[inline(always)]
+pub fn this_cpu<K: Kernel>(k: K) -> Low<PerCpu> {
+    root::part(k, root::PER_CPU)
+}
+
+/// A counter of struct page_state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum State {
+    /// Dirty page-cache pages.
+    NrDirty = 0,
+    /// Pages being written.
+    NrWriteback = 1,
+    /// NFS: unused here, keeps the historic place of the next.
+    NrUnstable = 2,
+    /// Pages used by page tables.
+    NrPageTablePages = 3,
+    /// Pages mapped into page tables.
+    NrMapped = 4,
+    /// Pages of slabs.
+    NrSlab = 5,
+    /// Page allocations.
+    PgAlloc = 10,
+    /// Page frees.
+    PgFree = 11,
+    /// Moved to the active list.
+    PgActivate = 12,
+    /// Moved to the inactive list.
+    PgDeactivate = 13,
+    /// Faults.
+    PgFault = 14,
+    /// Faults that read from a device.
+    PgMajFault = 15,
+}
+
+/// Adds `delta` (two's complement) to a counter: save flags, cli, add, restore (the historic `mod_page_state`).
+#[inline(always)]
+pub fn mod_page_state<K: Kernel>(k: K, counter: State, delta: u32) {
+    let flags = k.irq_save();
+    let cpu = this_cpu(k);
+    let now = cpu.page_state(k, counter as u32).wrapping_add(delta);
+    cpu.set_page_state(k, counter as u32, now);
+    k.irq_restore(flags);
+}
+
+/// Reads a counter.
+#[inline(always)]
+pub fn page_state<K: Kernel>(k: K, counter: State) -> u32 {
+    this_cpu(k).page_state(k, counter as u32)
+}
+
+/// Enters a section without preemption (kmap_atomic).
+#[inline(always)]
+pub fn inc_preempt_count<K: Kernel>(k: K) {
+    let cpu = this_cpu(k);
+    cpu.set_preempt_count(k, cpu.preempt_count(k).wrapping_add(1));
+}
+
+/// Leaves it.
+#[inline(always)]
+pub fn dec_preempt_count<K: Kernel>(k: K) {
+    let cpu = this_cpu(k);
+    cpu.set_preempt_count(k, cpu.preempt_count(k).wrapping_sub(1));
+}
