@@ -291,3 +291,15 @@ guest_struct! {
     at 4 => word gfp_mask, set_gfp_mask: u32;
     at 8 => word rnode, set_rnode: u32;
 }
+
+/// Values of vma->ops: which vm_operations_struct. A closed set, because no function pointer lies in guest memory.
+pub mod vm_ops {
+    /// Anonymous.
+    pub const NONE: u32 = 0;
+    /// A file: nopage and populate of the page cache.
+    pub const FILE: u32 = 1;
+    /// Shared anonymous memory (shmem): nopage; no open, no close.
+    pub const SHMEM: u32 = 2;
+    /// A SysV segment: nopage of its shmem file, and open and close, which count attachments.
+    pub const SHM: u32 = 3;
+}

@@ -16,6 +16,9 @@
 //! | [`layout`] | every historic structure, one table |
 //! | [`sync`], [`list`] | locks, bit operations and atomics as `smp` had them; list heads |
 //! | [`rmap`] | reverse maps: the trait, one file per scheme |
+//! | [`mm`] | address spaces: one file per operation |
+//! | [`rbtree`] | red-black trees |
+//! | [`task`], [`sched`], [`syscall`], [`mailbox`] | tasks, who runs, system calls, what the trace says |
 //! | [`uaccess`] | copies between kernel and user memory |
 //! | [`root`] | the one root object, by module |
 //! | [`boot`], [`arch`], [`trap`] | start, descriptor tables, the one way in and out |
@@ -34,14 +37,21 @@ pub mod kernel;
 pub mod kmap;
 pub mod layout;
 pub mod list;
+pub mod mailbox;
+pub mod mm;
 pub mod page_alloc;
 pub mod percpu;
 pub mod pgtable;
 pub mod ptr;
+pub mod rbtree;
 pub mod rmap;
 pub mod root;
+pub mod sched;
 pub mod slab;
 pub mod sync;
+pub mod sync;
+pub mod syscall;
+pub mod task;
 pub mod tlb;
 pub mod trap;
 pub mod uaccess;

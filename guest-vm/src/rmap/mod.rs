@@ -73,6 +73,11 @@ pub trait ReverseMap<K: Kernel> {
     fn vma_gone(k: K, vma: Low<Vma>);
     /// Whether two vmas' scheme state allows merging them.
     fn mergeable(k: K, a: Low<Vma>, b: Low<Vma>) -> bool;
+    /// Whether pages of this anonymous vma may already be found through its pgoff (its anon_vma exists), so that a
+    /// move must keep it.
+    fn pgoff_bound(_k: K, _vma: Low<Vma>) -> bool {
+        false
+    }
     /// First half of vma_adjust: takes the lock(s), carries scheme state to vmas that receive pages.
     fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom>;
     /// Second half, after bounds have changed: links, unlinks, gives the lock(s) back.

@@ -1,0 +1,1 @@
+//! brk (body follows).

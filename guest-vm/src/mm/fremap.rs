@@ -1,0 +1,1 @@
+//! fremap (body follows).

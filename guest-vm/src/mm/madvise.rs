@@ -1,0 +1,1 @@
+//! madvise (body follows).

@@ -1,0 +1,1 @@
+//! mlock (body follows).

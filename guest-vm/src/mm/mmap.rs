@@ -1,0 +1,1 @@
+//! mmap (body follows).

@@ -1,0 +1,1 @@
+//! mremap (body follows).
