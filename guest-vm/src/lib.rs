@@ -49,7 +49,6 @@ pub mod root;
 pub mod sched;
 pub mod slab;
 pub mod sync;
-pub mod sync;
 pub mod syscall;
 pub mod task;
 pub mod tlb;
