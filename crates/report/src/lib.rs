@@ -8,17 +8,33 @@
 //! | [`axis`] | closed sets of named values, "not yet" and "did you mean" |
 //! | [`config`] | one configuration, resolved; echoed in every result and valid input |
 //! | [`measurement`] | what a machine hands back |
+//! | [`progress`] | how a run says how far it is |
+//! | [`result`] | the JSON document: measurements with prices on |
+//! | [`unmap`] | the unmap measurement, priced |
+//! | [`explain`] | why 4G/4G costs more, line by line |
+//! | [`verdict`], [`text`], [`table`] | a result for people |
+//! | [`csv`] | a result for spreadsheets |
 //! | [`suggest`] | the nearest known name |
 //!
 //! Invariant: nothing here reads a clock, a file or the environment.
 
 pub mod axis;
 pub mod config;
+pub mod csv;
+pub mod explain;
 pub mod measurement;
+pub mod progress;
+pub mod result;
 pub mod suggest;
+pub mod table;
+pub mod text;
+pub mod unmap;
+pub mod verdict;
 
 pub use config::{Config, ConfigError};
 pub use measurement::{
     EventCounts, HostStats, LowmemUse, Measurement, Mode, Operation, OperationCount, Outcome,
     Owner, UnmapEnd, UnmapMeasure, UnmapPart, UnmapSample, UnmapSource,
 };
+pub use progress::{Progress, Silent};
+pub use result::{Document, TraceSummary, UserWork};
