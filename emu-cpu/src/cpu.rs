@@ -68,6 +68,8 @@ pub(crate) struct Features {
     pub(crate) pge: bool,
     pub(crate) sep: bool,
     pub(crate) maxphyaddr: u8,
+    /// Bytes of an L1D line.
+    pub(crate) data_line: u32,
 }
 
 /// A 32-bit x86 CPU in protected mode.
@@ -106,8 +108,12 @@ pub struct Cpu {
     /// How often IF was set: tells the watchdog that interrupts were on in between.
     pub(crate) if_sets: u64,
     pub(crate) segs: [Segment; 6],
-    pub(crate) flat_reads: u8,
-    pub(crate) flat_writes: u8,
+    pub(crate) flat_reads: u32,
+    pub(crate) flat_writes: u32,
+    /// The part of ESP that the stack uses: all, or 16 bits.
+    pub(crate) stack_mask: u32,
+    /// Highest EIP, and whether CS is a 32-bit segment with base 0.
+    pub(crate) code_limit: u32,
     pub(crate) cpl: u8,
     pub(crate) privilege: Privilege,
     pub(crate) cr0: u32,
@@ -121,6 +127,10 @@ pub struct Cpu {
     pub(crate) predictor: Predictor,
     pub(crate) irq: Interrupts,
     pub(crate) halted: bool,
+    /// The next instruction starts at an interrupt point.
+    pub(crate) at_point: bool,
+    /// Count of retired instructions at the last breakpoint exit.
+    pub(crate) broke_at: Option<u64>,
     /// Sides interrupted at CPL 0, innermost last.
     pub(crate) sides: Vec<Side>,
     pub(crate) trampoline: Range<u32>,
@@ -154,6 +164,8 @@ impl Cpu {
             segs,
             flat_reads: 0,
             flat_writes: 0,
+            stack_mask: u32::MAX,
+            code_limit: u32::MAX,
             cpl: 0,
             privilege: Privilege::Supervisor,
             cr0: CR0_PE | CR0_ET,
@@ -166,6 +178,8 @@ impl Cpu {
             predictor: Predictor::new(&geometry.branch),
             irq: Interrupts::default(),
             halted: false,
+            at_point: true,
+            broke_at: None,
             sides: Vec::new(),
             trampoline: 0..0,
             user: UserState::default(),
@@ -174,6 +188,7 @@ impl Cpu {
                 pge: geometry.pge,
                 sep: geometry.sep,
                 maxphyaddr: geometry.maxphyaddr,
+                data_line: geometry.l1d.line,
             },
         };
         cpu.refresh_segments();
@@ -251,6 +266,12 @@ impl Cpu {
                 }
             }
         }
+        self.code_limit = self.segs[Seg::Cs as usize].limit;
+        self.stack_mask = if self.segs[Seg::Ss as usize].is_32bit() {
+            u32::MAX
+        } else {
+            0xffff
+        };
     }
 
     /// CR0.

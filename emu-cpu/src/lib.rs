@@ -28,9 +28,15 @@ pub mod regs;
 pub mod segment;
 pub mod source;
 
+mod decode;
+mod deliver;
 mod engine;
+mod exec;
+mod forms;
+mod op;
 mod predict;
 mod tick;
+mod transfer;
 mod user;
 mod word;
 

@@ -122,7 +122,7 @@ impl Cpu {
         {
             self.irq.pending[usize::from(vector >> 6)] &= !(1 << (vector & 63));
             self.halted = false;
-            return None;
+            return self.take_interrupt(vector);
         }
         None
     }

@@ -1,9 +1,23 @@
 //! The engines: `reference` decodes every instruction, `fast` keeps decoded blocks. Both count the same events.
+//!
+//! The loop around both decides what comes next: an interrupt at an interrupt point, an operation of the source at CPL 3, or
+//! instructions. Invariant: an engine is left only between two instructions, all counts in the account.
 
-use crate::bus::Bus;
+mod fetch;
+mod reference;
+
+use crate::bus::{Bus, Flow};
 use crate::cpu::Cpu;
+use crate::decode::Translator;
+use crate::exec::system::port_of;
 use crate::exit::Exit;
+use crate::fault::{self, Fault, Raised};
+use crate::flags::TF;
+use crate::op::{Op, Out};
+use crate::regs::EAX;
 use crate::source::Source;
+use crate::word::{Byte, Dword, Half, Word};
+use lowmem_cost::Event;
 
 /// Which engine executes instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,12 +33,16 @@ pub enum Engine {
 #[derive(Debug)]
 pub struct EngineState {
     engine: Engine,
+    translator: Translator,
 }
 
 impl EngineState {
     /// An engine that has decoded nothing yet.
     pub fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self {
+            engine,
+            translator: Translator::new(),
+        }
     }
     /// Which one.
     pub fn engine(&self) -> Engine {
@@ -34,8 +52,19 @@ impl EngineState {
     pub fn flush(&mut self) {}
 }
 
+/// What happened to one instruction.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Retired; the next one follows.
+    Next,
+    /// Retired or faulted, and an interrupt may be taken here.
+    Point,
+    /// The run ends.
+    Leave(Exit),
+}
+
 impl Cpu {
-    /// Runs until something in [`Exit`] happens, or `limit` instructions were retired.
+    /// Runs until something in [`Exit`] happens; [`Exit::Limit`] at the first interrupt point at which `limit` more instructions have retired.
     pub fn run<B: Bus, S: Source>(
         &mut self,
         engine: &mut EngineState,
@@ -44,7 +73,146 @@ impl Cpu {
         limit: u64,
     ) -> Exit {
         self.set_limit(limit);
-        let _ = (engine, bus, source);
-        todo!()
+        loop {
+            if self.at_point {
+                self.at_point = false;
+                if self.attention_due()
+                    && let Some(exit) = self.attend()
+                {
+                    self.at_point = true;
+                    return exit;
+                }
+                if self.halted {
+                    self.at_point = true;
+                    return Exit::Halted;
+                }
+            }
+            let step = if self.cpl == 3 && !self.user.decoding() {
+                self.user_step(source)
+            } else {
+                match engine.engine {
+                    Engine::Reference | Engine::Fast => {
+                        self.run_reference(&mut engine.translator, bus)
+                    }
+                }
+            };
+            match step {
+                Step::Next => {}
+                Step::Point => self.at_point = true,
+                Step::Leave(exit) => return exit,
+            }
+        }
+    }
+
+    /// Executes one instruction at CS:EIP (also at CPL 3), without looking at interrupts. `None` if nothing special happened.
+    pub fn step<B: Bus>(&mut self, engine: &mut EngineState, bus: &mut B) -> Option<Exit> {
+        match self.step_reference(&mut engine.translator, bus) {
+            Step::Next => None,
+            Step::Point => {
+                self.at_point = true;
+                None
+            }
+            Step::Leave(exit) => Some(exit),
+        }
+    }
+
+    /// Counts an instruction as retired, and its load-use stall.
+    #[inline(always)]
+    pub(crate) fn retire(&mut self, op: &Op, class: Event) {
+        self.retired += 1;
+        if self.last_loaded & op.reads != 0 {
+            self.count(Event::LoadUse);
+        }
+        self.last_loaded = op.loads;
+        self.count(Event::Instructions);
+        self.count(class);
+    }
+
+    /// Delivers the fault that [`Raised`] stands for.
+    #[cold]
+    pub(crate) fn faulted(&mut self) -> Step {
+        let fault = self.fault.take().expect("raised means stored");
+        match self.deliver_fault(fault) {
+            None => Step::Point,
+            Some(exit) => Step::Leave(exit),
+        }
+    }
+
+    /// Executes an operation that was fetched; everything before it is counted, EIP is its address.
+    pub(crate) fn execute<B: Bus>(&mut self, op: &Op, bus: &mut B) -> Step {
+        let stepping = self.other_flags & TF != 0;
+        let from = self.eip;
+        let next = from.wrapping_add(u32::from(op.len));
+        let out = match (op.run)(self, op) {
+            Ok(out) => out,
+            Err(Raised) => return self.faulted(),
+        };
+        let mut step = Step::Point;
+        match out {
+            Out::Next => {
+                self.eip = next;
+                self.retire(op, op.class);
+                if (next ^ from) >> 12 == 0 {
+                    step = Step::Next;
+                }
+            }
+            Out::Serial => {
+                self.eip = next;
+                self.retire(op, op.class);
+            }
+            Out::Taken => self.retire(op, taken_class(op)),
+            Out::Far => {
+                self.retired += 1;
+                self.last_loaded = 0;
+            }
+            Out::In => {
+                let (port, size) = port_of(self, op);
+                let v = bus.port_in(port, size);
+                match size {
+                    1 => Byte::set(&mut self.regs, EAX as u8, v),
+                    2 => Half::set(&mut self.regs, EAX as u8, v),
+                    _ => Dword::set(&mut self.regs, EAX as u8, v),
+                }
+                self.eip = next;
+                self.retire(op, op.class);
+            }
+            Out::PortOut => {
+                let (port, size) = port_of(self, op);
+                let v = match size {
+                    1 => Byte::get(&self.regs, EAX as u8),
+                    2 => Half::get(&self.regs, EAX as u8),
+                    _ => Dword::get(&self.regs, EAX as u8),
+                };
+                self.eip = next;
+                self.retire(op, op.class);
+                if bus.port_out(port, size, v) == Flow::Stop {
+                    self.at_point = true;
+                    return Step::Leave(Exit::Port);
+                }
+            }
+            Out::Halt => {
+                self.eip = next;
+                self.retire(op, op.class);
+                self.halted = true;
+            }
+        }
+        if stepping && self.other_flags & TF != 0 {
+            // Trap after the instruction: DR6.BS.
+            self.dr[6] |= 1 << 14;
+            return match self.deliver_fault(Fault::plain(fault::DB)) {
+                None => Step::Point,
+                Some(exit) => Step::Leave(exit),
+            };
+        }
+        step
+    }
+}
+
+/// A conditional transfer counts as simple when it is not taken.
+#[inline(always)]
+pub(crate) fn taken_class(op: &Op) -> Event {
+    match op.class {
+        Event::InsnSimple => Event::InsnTaken,
+        class => class,
     }
 }

@@ -1,0 +1,280 @@
+//! Bytes to operations.
+//!
+//! iced-x86 decodes; this picks the handler from the table of forms and packs operands, accounting class and the registers that
+//! matter to the load-use rule into an [`Op`]. Undecodable bytes and forms outside the table become an operation that raises #UD,
+//! fetched and restarted like any other. Invariant: the same bytes always give the same operation.
+
+use crate::exec::{Kind, kind, system};
+use crate::forms::{Form, form};
+use crate::op::{ADDR16, END, Op, PROBE, REP, REPNE, STORES, SYNC};
+use crate::regs::ZERO;
+use iced_x86::{
+    Code, Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess,
+    OpKind, Register,
+};
+use lowmem_cost::Event;
+
+/// Longest instruction.
+pub(crate) const MAX_LEN: usize = 15;
+
+/// Upper half of a probe's displacement (D10).
+const PROBE_MAGIC: u32 = 0x4c4d;
+
+/// What decoding gave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Decoded {
+    Op(Op),
+    /// The instruction goes on after the bytes given.
+    MoreBytes,
+}
+
+/// Decodes instructions. Holds only scratch space.
+pub(crate) struct Translator {
+    info: InstructionInfoFactory,
+}
+
+impl std::fmt::Debug for Translator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Translator")
+    }
+}
+
+impl Translator {
+    pub(crate) fn new() -> Self {
+        Self {
+            info: InstructionInfoFactory::new(),
+        }
+    }
+
+    /// Decodes the instruction at the start of `bytes` (at most [`MAX_LEN`] count).
+    pub(crate) fn decode(&mut self, bytes: &[u8], probes: bool) -> Decoded {
+        let bytes = &bytes[..bytes.len().min(MAX_LEN)];
+        let mut decoder = Decoder::with_ip(32, bytes, 0, DecoderOptions::NONE);
+        let i = decoder.decode();
+        match decoder.last_error() {
+            DecoderError::NoMoreBytes if bytes.len() < MAX_LEN => return Decoded::MoreBytes,
+            // Fifteen bytes and still not complete: too long, #GP(0).
+            DecoderError::NoMoreBytes => return Decoded::Op(bare(MAX_LEN, system::too_long)),
+            DecoderError::None => {}
+            _ => return Decoded::Op(bare(i.len().max(1), system::undefined)),
+        }
+        let op = form(i.mnemonic())
+            .and_then(|f| self.pack(&i, f, probes))
+            .unwrap_or_else(|| bare(i.len(), system::undefined));
+        Decoded::Op(op)
+    }
+
+    fn pack(&mut self, i: &Instruction, form: &Form, probes: bool) -> Option<Op> {
+        let run = (form.pick)(i)?;
+        let mut op = bare(i.len(), run);
+        op.marks = form.marks;
+        op.class = class(i, form.class);
+        if is_string(i) {
+            op.x = match (i.has_repne_prefix(), i.has_rep_prefix()) {
+                (true, _) => REPNE,
+                (_, true) => REP,
+                _ => 0,
+            };
+            op.seg = segment_number(i.memory_segment());
+        }
+        self.operands(i, &mut op);
+        self.accounting(i, &mut op);
+        if op.class == Event::InsnFar || is_to_special(i) {
+            op.marks |= END | SYNC;
+        }
+        if probes && i.code() == Code::Nop_rm32 && i.len() == 8 && op.disp >> 16 == PROBE_MAGIC {
+            op.marks |= PROBE | END | SYNC;
+            op.imm = op.disp & 0xffff;
+        }
+        Some(op)
+    }
+
+    fn operands(&mut self, i: &Instruction, op: &mut Op) {
+        let mut registers = [ZERO as u8; 3];
+        for n in 0..i.op_count() {
+            match i.op_kind(n) {
+                OpKind::Register => {
+                    let r = i.op_register(n);
+                    let slot = if n == 0 { 0 } else { 1 };
+                    // Third operands that are registers (shld by CL) are implied by the handler.
+                    if n < 2 {
+                        registers[slot] = register_number(r);
+                    }
+                }
+                OpKind::Memory => memory(i, op),
+                OpKind::NearBranch32 => {
+                    op.imm = i.near_branch32().wrapping_sub(i.len() as u32);
+                }
+                OpKind::FarBranch32 => {
+                    op.imm = i.far_branch32();
+                    op.disp = u32::from(i.far_branch_selector());
+                }
+                _ => {
+                    if let Ok(v) = i.try_immediate(n) {
+                        op.imm = v as u32;
+                    }
+                }
+            }
+        }
+        op.r1 = registers[0];
+        op.r2 = registers[1];
+        let bytes = match kind(i, 0) {
+            Kind::Reg => i.op0_register().size(),
+            _ => i.memory_size().size(),
+        };
+        // Immediates are compared and combined with zero-extended values.
+        match bytes {
+            1 if kind(i, 1) == Kind::Imm => op.imm &= 0xff,
+            2 if kind(i, 1) == Kind::Imm => op.imm &= 0xffff,
+            _ => {}
+        }
+        match i.mnemonic() {
+            iced_x86::Mnemonic::In => {
+                op.x = i.op0_register().size() as u8;
+                if i.op1_kind() == OpKind::Immediate8 {
+                    op.x |= 0x80;
+                    op.imm = u32::from(i.immediate8());
+                }
+            }
+            iced_x86::Mnemonic::Out => {
+                op.x = i.op1_register().size() as u8;
+                if i.op0_kind() == OpKind::Immediate8 {
+                    op.x |= 0x80;
+                    op.imm = u32::from(i.immediate8());
+                }
+            }
+            iced_x86::Mnemonic::Lldt | iced_x86::Mnemonic::Ltr | iced_x86::Mnemonic::Lmsw => {
+                op.x = u8::from(kind(i, 0) == Kind::Reg);
+            }
+            _ => {}
+        }
+    }
+
+    /// Which registers are read and loaded, and whether memory may be written.
+    fn accounting(&mut self, i: &Instruction, op: &mut Op) {
+        let info = self.info.info(i);
+        for used in info.used_registers() {
+            let reads = matches!(
+                used.access(),
+                OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+            );
+            if reads && used.register().is_gpr() {
+                op.reads |= 1 << used.register().full_register32().number();
+            }
+        }
+        let mut loads = false;
+        for used in info.used_memory() {
+            match used.access() {
+                OpAccess::Read | OpAccess::CondRead => loads = true,
+                OpAccess::NoMemAccess | OpAccess::None => {}
+                _ => op.marks |= STORES,
+            }
+        }
+        let destination = kind(i, 0) == Kind::Reg
+            && matches!(
+                info.op0_access(),
+                OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+            );
+        if loads && destination && op.marks & STORES == 0 {
+            op.loads = 1 << i.op0_register().full_register32().number();
+        }
+    }
+}
+
+/// An operation without operands.
+fn bare(len: usize, run: crate::op::Handler) -> Op {
+    Op {
+        run,
+        imm: 0,
+        disp: 0,
+        at: 0,
+        len: len as u8,
+        marks: END,
+        base: ZERO as u8,
+        index: ZERO as u8,
+        scale: 0,
+        seg: 0,
+        r1: ZERO as u8,
+        r2: ZERO as u8,
+        x: 0,
+        reads: 0,
+        loads: 0,
+        class: Event::InsnSimple,
+    }
+}
+
+fn register_number(r: Register) -> u8 {
+    (r.number() & 15) as u8
+}
+
+fn segment_number(r: Register) -> u8 {
+    match r {
+        Register::ES => 0,
+        Register::CS => 1,
+        Register::SS => 2,
+        Register::FS => 4,
+        Register::GS => 5,
+        _ => 3,
+    }
+}
+
+fn memory(i: &Instruction, op: &mut Op) {
+    let part = |r: Register| match r {
+        Register::None => ZERO as u8,
+        r => register_number(r),
+    };
+    op.base = part(i.memory_base());
+    op.index = part(i.memory_index());
+    op.scale = i.memory_index_scale().trailing_zeros() as u8;
+    op.disp = i.memory_displacement32();
+    op.seg = segment_number(i.memory_segment());
+    let sixteen = |r: Register| r != Register::None && r.size() == 2;
+    let bare16 = i.memory_base() == Register::None
+        && i.memory_index() == Register::None
+        && i.memory_displ_size() == 2;
+    if sixteen(i.memory_base()) || sixteen(i.memory_index()) || bare16 {
+        op.seg |= ADDR16;
+    }
+}
+
+fn is_string(i: &Instruction) -> bool {
+    i.is_string_instruction()
+}
+
+/// mov to a control or debug register, or to a segment register by mov or pop.
+fn is_to_special(i: &Instruction) -> bool {
+    matches!(kind(i, 0), Kind::Cr | Kind::Dr)
+}
+
+/// The accounting class where the operands decide.
+fn class(i: &Instruction, plain: Event) -> Event {
+    use iced_x86::Mnemonic::*;
+    let lock = i.has_lock_prefix();
+    match i.mnemonic() {
+        Xchg if kind(i, 0) == Kind::Mem => Event::LockXchg,
+        Cmpxchg8b if lock => Event::LockCmpxchg8b,
+        _ if lock => Event::LockRmw,
+        Imul if i.op_count() == 1 => Event::InsnMul,
+        Rol | Ror if kind(i, 1) == Kind::Reg => Event::InsnShiftDouble,
+        Rcl | Rcr if kind(i, 1) == Kind::Reg || i.immediate8() != 1 => Event::InsnShiftDouble,
+        _ if is_string(i) && (i.has_rep_prefix() || i.has_repne_prefix()) => Event::RepStart,
+        Jmp | Call
+            if matches!(
+                i.code(),
+                Code::Jmp_ptr1632 | Code::Jmp_m1632 | Code::Call_ptr1632 | Code::Call_m1632
+            ) =>
+        {
+            Event::InsnFar
+        }
+        Mov | Pop if kind(i, 0) == Kind::Sreg => Event::InsnLoadSeg,
+        Mov if matches!(kind(i, 1), Kind::Cr | Kind::Dr) => Event::InsnReadCr,
+        Mov if kind(i, 0) == Kind::Dr => Event::InsnMovCr2,
+        Mov if kind(i, 0) == Kind::Cr => match i.op0_register() {
+            Register::CR0 => Event::InsnMovCr0,
+            Register::CR3 => Event::InsnMovCr3,
+            Register::CR4 => Event::InsnMovCr4,
+            _ => Event::InsnMovCr2,
+        },
+        _ => plain,
+    }
+}

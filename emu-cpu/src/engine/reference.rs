@@ -1,0 +1,64 @@
+//! The slow twin: one instruction at a time, decoded when it is come to.
+
+use super::Step;
+use crate::bus::Bus;
+use crate::cpu::Cpu;
+use crate::decode::Translator;
+use crate::exit::Exit;
+use crate::fault::Raised;
+use crate::op::PROBE;
+
+impl Cpu {
+    /// Executes instructions up to an interrupt point where something is due, a change to a source's ring 3, or an exit.
+    pub(super) fn run_reference<B: Bus>(
+        &mut self,
+        translator: &mut Translator,
+        bus: &mut B,
+    ) -> Step {
+        loop {
+            if !self.breakpoints.is_empty() && self.stops_here() {
+                return Step::Leave(Exit::Breakpoint(self.eip));
+            }
+            match self.step_reference(translator, bus) {
+                Step::Next => {}
+                Step::Point => {
+                    if self.attention_due()
+                        || self.halted
+                        || (self.cpl == 3 && !self.user.decoding())
+                    {
+                        return Step::Point;
+                    }
+                }
+                leave => return leave,
+            }
+        }
+    }
+
+    /// True at a breakpoint, once: a run that starts at one executes it.
+    fn stops_here(&mut self) -> bool {
+        let here = self.retired;
+        if self.breakpoints.contains(&self.eip) && self.broke_at != Some(here) {
+            self.broke_at = Some(here);
+            return true;
+        }
+        false
+    }
+
+    /// Executes one instruction, or one probe.
+    pub(super) fn step_reference<B: Bus>(
+        &mut self,
+        translator: &mut Translator,
+        bus: &mut B,
+    ) -> Step {
+        let found = match self.fetch_decode(translator) {
+            Ok(found) => found,
+            Err(Raised) => return self.faulted(),
+        };
+        if found.op.marks & PROBE != 0 {
+            self.eip = self.eip.wrapping_add(u32::from(found.op.len));
+            bus.probe(found.op.imm as u16, self);
+            return Step::Next;
+        }
+        self.execute(&found.op, bus)
+    }
+}
