@@ -173,7 +173,10 @@ impl Translator {
         let destination = kind(i, 0) == Kind::Reg
             && matches!(
                 info.op0_access(),
-                OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+                OpAccess::Write
+                    | OpAccess::CondWrite
+                    | OpAccess::ReadWrite
+                    | OpAccess::ReadCondWrite
             );
         if loads && destination && op.marks & STORES == 0 {
             op.loads = 1 << i.op0_register().full_register32().number();

@@ -232,13 +232,7 @@ impl Cpu {
     }
 
     /// Return to CS:EIP and, at a lower privilege, SS:ESP; shared by iret and retf.
-    fn return_to(
-        &mut self,
-        cs: Segment,
-        eip: u32,
-        outer: Option<(Segment, u32)>,
-        inner_esp: u32,
-    ) {
+    fn return_to(&mut self, cs: Segment, eip: u32, outer: Option<(Segment, u32)>, inner_esp: u32) {
         self.segs[Seg::Cs as usize] = cs;
         self.eip = eip;
         match outer {

@@ -228,9 +228,7 @@ impl Cpu {
             self.regs[register] = value;
         }
         let out = match via {
-            Via::Int80 => {
-                self.enter_by_int(SYSCALL_VECTOR, INT_LEN, Event::UserInstructions)?
-            }
+            Via::Int80 => self.enter_by_int(SYSCALL_VECTOR, INT_LEN, Event::UserInstructions)?,
             Via::Sysenter { stub } => self.user_sysenter(stub)?,
         };
         self.retired += 1;

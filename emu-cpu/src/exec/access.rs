@@ -72,13 +72,7 @@ impl Cpu {
     /// The long way: `seg` may carry [`ADDR16`].
     #[cold]
     #[inline(never)]
-    fn checked(
-        &mut self,
-        seg: u8,
-        offset: u32,
-        size: u32,
-        want: Want,
-    ) -> Result<VirtAddr, Raised> {
+    fn checked(&mut self, seg: u8, offset: u32, size: u32, want: Want) -> Result<VirtAddr, Raised> {
         let offset = if seg & ADDR16 != 0 {
             offset & 0xffff
         } else {
@@ -124,7 +118,11 @@ impl Cpu {
     /// Most system instructions need CPL 0.
     #[inline(always)]
     pub(crate) fn need_cpl0(&mut self) -> Result<(), Raised> {
-        if self.cpl == 0 { Ok(()) } else { Err(self.gp(0)) }
+        if self.cpl == 0 {
+            Ok(())
+        } else {
+            Err(self.gp(0))
+        }
     }
 
     #[inline(always)]

@@ -53,9 +53,7 @@ fn cmpxchg8b_mem(cpu: &mut Cpu, op: &Op) -> Exec {
     let new = pair(cpu.regs[ECX], cpu.regs[EBX]);
     let old = cpu
         .mmu
-        .modify(va, 8, cpu.privilege, |old| {
-            (old == expected).then_some(new)
-        })
+        .modify(va, 8, cpu.privilege, |old| (old == expected).then_some(new))
         .map_err(|f| cpu.page_fault(f))?;
     cpu.flags.set_zf(old == expected);
     if old != expected {

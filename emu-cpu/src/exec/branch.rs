@@ -84,10 +84,7 @@ macro_rules! by_condition {
 /// Near branches with a 16-bit operand size cut EIP to 16 bits; nothing uses them in 32-bit code, so they are #UD here.
 fn is_32bit(i: &Instruction) -> bool {
     i.near_branch_target() <= u64::from(u32::MAX)
-        && matches!(
-            i.op0_kind(),
-            iced_x86::OpKind::NearBranch32
-        )
+        && matches!(i.op0_kind(), iced_x86::OpKind::NearBranch32)
 }
 
 pub(crate) fn jcc(i: &Instruction) -> Option<Handler> {
@@ -269,4 +266,3 @@ fn move_mem<W: Word, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     }
     Ok(Out::Next)
 }
-

@@ -63,10 +63,7 @@ fn get_wide<W: Word>(cpu: &Cpu) -> u64 {
     if W::SIZE == 1 {
         u64::from(cpu.regs[EAX] & 0xffff)
     } else {
-        let (low, high) = (
-            W::get(&cpu.regs, EAX as u8),
-            W::get(&cpu.regs, EDX as u8),
-        );
+        let (low, high) = (W::get(&cpu.regs, EAX as u8), W::get(&cpu.regs, EDX as u8));
         u64::from(high) << W::BITS | u64::from(low)
     }
 }

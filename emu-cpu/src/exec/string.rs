@@ -94,7 +94,12 @@ fn repeat(
 }
 
 /// Takes over what a page-sized span did.
-fn spanned<W: Word>(cpu: &mut Cpu, span: Span, event: Event, moves: &[usize]) -> Result<(), Raised> {
+fn spanned<W: Word>(
+    cpu: &mut Cpu,
+    span: Span,
+    event: Event,
+    moves: &[usize],
+) -> Result<(), Raised> {
     let bytes = span.done * u32::from(W::SIZE);
     cpu.mmu.account.add(event, u64::from(bytes));
     for &register in moves {

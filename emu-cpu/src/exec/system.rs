@@ -317,7 +317,6 @@ fn run_invlpg(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(Out::Serial)
 }
 
-
 /// More than fifteen bytes: #GP(0).
 pub(crate) fn too_long(cpu: &mut Cpu, _: &Op) -> Exec {
     Err(cpu.gp(0))
