@@ -1,7 +1,24 @@
-//! The memory-management unit (skeleton; the public signatures are stable).
+//! The memory-management unit: what a linear access costs and finds (decisions D5 to D8).
+//!
+//! This file has the unit itself and translation; its other operations are in their own files: [`crate::control`]
+//! (control registers and invalidation), [`crate::data`] (reads, writes, read-modify-writes), [`crate::fetch`]
+//! (instruction fetches) and [`crate::span`] (repeated string operations).
+//!
+//! [`Mmu::reference`] builds the slow twin: the same unit with every shortcut off. Property tests hold the two together.
+//! Invariant: the account depends only on the sequence of operations, not on shortcuts or on representations of memory.
 
-use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::cache::Hierarchy;
+use crate::code_watch::CodeWatch;
+use crate::counted_walk::WalkContext;
+use crate::entry::{Control, TlbEntry, Why};
+use crate::front_end::FrontEnd;
+use crate::geometry::{GeometryError, check_geometry};
+use crate::pde_cache::PdeCache;
 use crate::phys::{PhysError, PhysMem};
+use crate::tlb_unit::{DTLB, ITLB, Shortcuts, TlbUnit};
+use crate::walk;
+use lowmem_cost::geometry::PdpteRead;
 use lowmem_cost::{Account, Geometry};
 
 /// What an access does.
@@ -15,12 +32,12 @@ pub enum AccessKind {
     Fetch,
 }
 
-/// With whose rights: CPL 3, or CPL 0 to 2 and implicit accesses to descriptor tables and TSS.
+/// With whose rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {
     /// CPL 3.
     User,
-    /// CPL 0 to 2, and implicit accesses at any CPL.
+    /// CPL 0 to 2, and implicit accesses to descriptor tables and TSS at any CPL.
     Supervisor,
 }
 
@@ -29,176 +46,248 @@ pub enum Privilege {
 pub struct PageFault {
     /// Goes to CR2.
     pub addr: VirtAddr,
-    /// Bits P, W/R, U/S, RSVD, I/D.
+    /// Bits P (0), W/R (1), U/S (2), RSVD (3), I/D (4, only with EFER.NXE).
     pub code: u32,
 }
 
-/// Why a control register could not be loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ControlError {
-    /// #GP(0): a present PDPTE has a reserved bit set; nothing was loaded.
-    #[error("reserved bit set in a present pdpte")]
-    GeneralProtection,
-    /// CR0.PG=1 with CR4.PAE=0 is not modelled yet.
-    #[error("32-bit paging without pae is not modelled")]
-    LegacyPaging,
-}
-
-/// Whose load of CR3 it is.
+/// How linear addresses become physical ones. 32-bit paging without PAE has its place here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cr3Load {
-    /// By the declared trampoline of a split kernel (counts `FlushSplit`).
-    Split,
-    /// Any other: `FlushSwitch` when the value changes, else `FlushCr3`.
-    Other,
-}
-
-/// A geometry that cannot be built.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cpu geometry: {what}")]
-pub struct GeometryError {
-    /// What is wrong, with its numbers.
-    pub what: String,
-}
-
-/// How far a repeated string operation came in one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// Elements done, counted and stored. At least 1 if there is no fault and the count was not 0.
-    pub done: u32,
-    /// The fault of element number `done`, if it faulted.
-    pub fault: Option<PageFault>,
+pub enum PagingMode {
+    /// CR0.PG=0: identity, no TLB.
+    Off,
+    /// CR0.PG=1, CR4.PAE=1.
+    Pae,
 }
 
 /// Physical memory, TLBs, caches, and the account they count into.
 #[derive(Debug)]
 pub struct Mmu {
-    /// Guest-physical memory.
+    /// Guest-physical memory. Writing it directly is the machine's right, not counted, and not seen by
+    /// [`Mmu::code_written`].
     pub mem: PhysMem,
     /// Where everything is counted; the CPU counts here too.
     pub account: Account,
+    pub(crate) mode: PagingMode,
+    pub(crate) control: Control,
+    pub(crate) cr0: u32,
+    pub(crate) cr3: u32,
+    pub(crate) cr4: u32,
+    pub(crate) efer: u32,
+    pub(crate) pdpte: [u64; 4],
+    pub(crate) pdpte_read: PdpteRead,
+    pub(crate) itlb: TlbUnit,
+    pub(crate) dtlb: TlbUnit,
+    pub(crate) pde_cache: PdeCache,
+    pub(crate) caches: Hierarchy,
+    pub(crate) l1d_ways: u32,
+    pub(crate) front_end: FrontEnd,
+    pub(crate) shortcuts: Shortcuts,
+    pub(crate) code: CodeWatch,
 }
 
-#[allow(unused_variables, missing_docs, reason = "skeleton")]
 impl Mmu {
+    /// A unit with empty TLBs and caches, paging off.
     pub fn new(mem: PhysMem, geometry: &Geometry) -> Result<Mmu, GeometryError> {
-        todo!()
+        Self::build(mem, geometry, Shortcuts::On)
     }
-    /// The slow twin: same counts, no shortcut.
+
+    /// The slow twin: equal in every result and every count, without any shortcut.
     pub fn reference(mem: PhysMem, geometry: &Geometry) -> Result<Mmu, GeometryError> {
-        todo!()
+        Self::build(mem, geometry, Shortcuts::Off)
     }
+
+    fn build(mem: PhysMem, g: &Geometry, shortcuts: Shortcuts) -> Result<Mmu, GeometryError> {
+        check_geometry(g)?;
+        let repl = g.tlb_replacement;
+        Ok(Mmu {
+            account: Account::default(),
+            mode: PagingMode::Off,
+            control: Control {
+                wp: false,
+                pge: false,
+                nxe: false,
+                maxphyaddr: g.maxphyaddr,
+            },
+            cr0: 0,
+            cr3: 0,
+            cr4: 0,
+            efer: 0,
+            pdpte: [0; 4],
+            pdpte_read: g.pdpte_read,
+            itlb: TlbUnit::new(&g.itlb, repl, ITLB, shortcuts),
+            dtlb: TlbUnit::new(&g.dtlb, repl, DTLB, shortcuts),
+            pde_cache: PdeCache::new(g.pde_cache, repl),
+            caches: Hierarchy::new(g),
+            l1d_ways: g.l1d.ways,
+            front_end: FrontEnd::new(&g.front_end, g.cache_replacement),
+            shortcuts,
+            code: CodeWatch::new(mem.ram_bytes()),
+            mem,
+        })
+    }
+
+    /// The same unit over a copy-on-write copy of memory (see [`PhysMem::clone_cow`] for what the original must not do
+    /// meanwhile). Watched code is not copied.
     pub fn clone_cow(&self) -> Result<Mmu, PhysError> {
-        todo!()
+        Ok(Mmu {
+            mem: self.mem.clone_cow()?,
+            account: self.account.clone(),
+            itlb: self.itlb.clone(),
+            dtlb: self.dtlb.clone(),
+            pde_cache: self.pde_cache.clone(),
+            caches: self.caches.clone(),
+            front_end: self.front_end.clone(),
+            code: CodeWatch::new(self.mem.ram_bytes()),
+            ..*self
+        })
     }
-    pub fn set_cr0(&mut self, new: u32) -> Result<(), ControlError> {
-        todo!()
-    }
-    pub fn set_cr3(&mut self, new: u32, why: Cr3Load) -> Result<(), ControlError> {
-        todo!()
-    }
-    pub fn set_cr4(&mut self, new: u32) -> Result<(), ControlError> {
-        todo!()
-    }
-    pub fn set_efer(&mut self, new: u32) {}
-    /// D7: the shadow's user entries go when the running mm changes.
-    pub fn set_running_mm(&mut self, id: u32) {}
-    pub fn invlpg(&mut self, va: VirtAddr) {}
-    /// Empties all TLBs and walk caches, global entries too, and the caches of code and data: a machine just entering cycle mode.
-    pub fn reset_state(&mut self) {}
-    pub fn read(&mut self, va: VirtAddr, size: u8, p: Privilege) -> Result<u64, PageFault> {
-        todo!()
-    }
-    pub fn write(
-        &mut self,
-        va: VirtAddr,
-        size: u8,
-        value: u64,
-        p: Privilege,
-    ) -> Result<(), PageFault> {
-        todo!()
-    }
-    /// Read-modify-write: one DTLB access, a write. `None` from `f` stores nothing but needed the rights. Gives the old value.
-    pub fn modify(
-        &mut self,
-        va: VirtAddr,
-        size: u8,
-        p: Privilege,
-        f: impl FnOnce(u64) -> Option<u64>,
-    ) -> Result<u64, PageFault> {
-        todo!()
-    }
-    /// Would a write fault? Counts nothing; a fault drops the address's TLB entries as any #PF does.
-    pub fn probe_write(&mut self, va: VirtAddr, size: u8, p: Privilege) -> Result<(), PageFault> {
-        todo!()
-    }
-    /// Counts the fetch of an instruction of `len` bytes (D5); gives the physical address of its first byte.
-    pub fn fetch(&mut self, va: VirtAddr, len: u8, p: Privilege) -> Result<PhysAddr, PageFault> {
-        todo!()
-    }
-    /// As `n` fetches in a row of the same `len` bytes (n >= 1); the repeats are merged.
-    pub fn fetch_many(
-        &mut self,
-        va: VirtAddr,
-        len: u8,
-        n: u64,
-        p: Privilege,
-    ) -> Result<PhysAddr, PageFault> {
-        todo!()
-    }
-    /// Where the instruction bytes at `va` are, as the next fetch would find them (TLB first, then the tables). Counts and
-    /// changes nothing: for reading the bytes before the length is known. On `Err` call `fetch` to count and raise the fault.
-    pub fn peek_code(&self, va: VirtAddr, p: Privilege) -> Result<PhysAddr, PageFault> {
-        todo!()
-    }
-    /// Debugging translation by the plain walker over the tables in memory; counts and changes nothing, checks no rights.
-    pub fn peek(&self, va: VirtAddr) -> Option<PhysAddr> {
-        todo!()
-    }
-    /// One counted TLB access without a cache access.
+
+    /// One counted data or instruction translation, without a cache access.
     pub fn translate(
         &mut self,
         va: VirtAddr,
         kind: AccessKind,
         p: Privilege,
     ) -> Result<PhysAddr, PageFault> {
-        todo!()
+        match kind {
+            AccessKind::Fetch => self.code_page(va, p),
+            AccessKind::Read | AccessKind::Write => self.data_page(va, kind, p),
+        }
     }
-    /// `rep stos`, ascending: as many elements as lie on the page of `va` (one, if it crosses), exact counts.
-    pub fn rep_stos(
+
+    /// Debugging translation by the plain walker over the tables in memory. Counts and changes nothing, checks no rights.
+    pub fn peek(&self, va: VirtAddr) -> Option<PhysAddr> {
+        match self.mode {
+            PagingMode::Off => Some(PhysAddr(u64::from(va.0))),
+            PagingMode::Pae => {
+                let walked = walk::walk(&self.mem, &self.pdpte, self.control, va).ok()?;
+                Some(walked.entry.translate(va))
+            }
+        }
+    }
+
+    /// What the next access of this kind would find, TLB first, then the tables. Counts and changes nothing.
+    pub(crate) fn foresee(
+        &self,
+        va: VirtAddr,
+        kind: AccessKind,
+        p: Privilege,
+    ) -> Result<PhysAddr, Why> {
+        if self.mode == PagingMode::Off {
+            return Ok(PhysAddr(u64::from(va.0)));
+        }
+        let unit = match kind {
+            AccessKind::Fetch => &self.itlb,
+            AccessKind::Read | AccessKind::Write => &self.dtlb,
+        };
+        let need = self.control.need(kind, p);
+        let allowed = |entry: TlbEntry| {
+            if entry.has(need & !TlbEntry::D) {
+                Ok(entry)
+            } else {
+                Err(Why::Rights)
+            }
+        };
+        let held = unit.peek(va).map(allowed).transpose()?;
+        let entry = match held {
+            Some(entry) if entry.has(need) => entry,
+            // Not held; or held clean, which the dirty assist would look up again.
+            _ => allowed(walk::walk(&self.mem, &self.pdpte, self.control, va)?.entry)?,
+        };
+        Ok(entry.translate(va))
+    }
+
+    /// Misses of the shadow ITLB and DTLB since the start, for the identity of decision D7.
+    pub fn shadow_misses(&self) -> (u64, u64) {
+        (self.itlb.shadow.misses(), self.dtlb.shadow.misses())
+    }
+
+    /// One counted DTLB access.
+    #[inline(always)]
+    pub(crate) fn data_page(
         &mut self,
         va: VirtAddr,
-        size: u8,
-        count: u32,
-        value: u32,
+        kind: AccessKind,
         p: Privilege,
-    ) -> Span {
-        todo!()
+    ) -> Result<PhysAddr, PageFault> {
+        if self.mode == PagingMode::Off {
+            return Ok(PhysAddr(u64::from(va.0)));
+        }
+        self.account.add(self.dtlb.events.access, 1);
+        let need = self.control.need(kind, p);
+        match self.dtlb.lookup(va, need) {
+            Some(a) => Ok(a),
+            None => self.data_page_slow(va, kind, p),
+        }
     }
-    /// `rep movs`, ascending: as many elements as lie on both current pages (one, if it crosses), exact counts.
-    pub fn rep_movs(
+
+    #[inline(never)]
+    fn data_page_slow(
         &mut self,
-        to: VirtAddr,
-        from: VirtAddr,
-        size: u8,
-        count: u32,
+        va: VirtAddr,
+        kind: AccessKind,
         p: Privilege,
-    ) -> Span {
-        todo!()
+    ) -> Result<PhysAddr, PageFault> {
+        let need = self.control.need(kind, p);
+        let mut ctx = WalkContext {
+            mem: &mut self.mem,
+            account: &mut self.account,
+            caches: &mut self.caches,
+            pde_cache: &mut self.pde_cache,
+            pdpte: &self.pdpte,
+            control: self.control,
+            purpose: self.dtlb.events.purpose,
+        };
+        let result = self.dtlb.translate(&mut ctx, va, need);
+        result.map_err(|why| self.raise(va, kind, p, why))
     }
-    /// Self-modifying code: watch a frame that holds decoded code. A write to it through this MMU is reported once by
-    /// [`Mmu::take_code_writes`], and the frame is then no longer watched.
-    pub fn watch_code(&mut self, pfn: Pfn) {}
-    /// True if a watched frame was written since the last [`Mmu::take_code_writes`]. Cheap enough to ask after each store.
+
+    /// One counted ITLB access.
     #[inline(always)]
-    pub fn code_written(&self) -> bool {
-        false
+    pub(crate) fn code_page(&mut self, va: VirtAddr, p: Privilege) -> Result<PhysAddr, PageFault> {
+        if self.mode == PagingMode::Off {
+            return Ok(PhysAddr(u64::from(va.0)));
+        }
+        self.account.add(self.itlb.events.access, 1);
+        let need = self.control.need(AccessKind::Fetch, p);
+        match self.itlb.lookup(va, need) {
+            Some(a) => Ok(a),
+            None => self.code_page_slow(va, p),
+        }
     }
-    pub fn take_code_writes(&mut self) -> Vec<Pfn> {
-        Vec::new()
+
+    #[inline(never)]
+    fn code_page_slow(&mut self, va: VirtAddr, p: Privilege) -> Result<PhysAddr, PageFault> {
+        let need = self.control.need(AccessKind::Fetch, p);
+        let mut ctx = WalkContext {
+            mem: &mut self.mem,
+            account: &mut self.account,
+            caches: &mut self.caches,
+            pde_cache: &mut self.pde_cache,
+            pdpte: &self.pdpte,
+            control: self.control,
+            purpose: self.itlb.events.purpose,
+        };
+        let result = self.itlb.translate(&mut ctx, va, need);
+        result.map_err(|why| self.raise(va, AccessKind::Fetch, p, why))
     }
-    /// Misses of the shadow ITLB and DTLB (D7), for the identity.
-    pub fn shadow_misses(&self) -> (u64, u64) {
-        todo!()
+
+    /// A #PF: everything cached for the address is dropped (SDM vol. 3A, section 4.10.4.1).
+    #[cold]
+    pub(crate) fn raise(
+        &mut self,
+        va: VirtAddr,
+        kind: AccessKind,
+        p: Privilege,
+        why: Why,
+    ) -> PageFault {
+        self.itlb.invalidate(va);
+        self.dtlb.invalidate(va);
+        self.front_end.invalidate(va);
+        self.pde_cache.invalidate(va);
+        PageFault {
+            addr: va,
+            code: self.control.error_code(kind, p, why),
+        }
     }
 }

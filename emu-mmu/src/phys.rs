@@ -63,10 +63,11 @@ impl PhysMem {
     /// allowed). Takes milliseconds and next to no host memory, whatever the size.
     pub fn new(ram_bytes: u64, low_bytes: u64) -> Result<PhysMem, PhysError> {
         let page = u64::from(PAGE_SIZE);
-        if !(MIN_RAM_BYTES..=MAX_RAM_BYTES).contains(&ram_bytes) || ram_bytes % page != 0 {
+        if !(MIN_RAM_BYTES..=MAX_RAM_BYTES).contains(&ram_bytes) || !ram_bytes.is_multiple_of(page)
+        {
             return Err(PhysError::RamSize(ram_bytes));
         }
-        if low_bytes > ram_bytes.min(MAX_LOW_BYTES) || low_bytes % page != 0 {
+        if low_bytes > ram_bytes.min(MAX_LOW_BYTES) || !low_bytes.is_multiple_of(page) {
             return Err(PhysError::LowSize {
                 low: low_bytes,
                 ram: ram_bytes,

@@ -89,7 +89,7 @@ fn put(mem: &mut PhysMem, model: &mut [u8], a: usize, bytes: &[u8]) {
     }
 }
 
-fn apply(mem: &mut PhysMem, model: &mut Vec<u8>, step: &Step) {
+fn apply(mem: &mut PhysMem, model: &mut [u8], step: &Step) {
     match *step {
         Step::Write {
             frame,

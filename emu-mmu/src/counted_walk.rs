@@ -1,0 +1,121 @@
+//! The counted page walk: the same translation as [`crate::walk`], with its loads, its A and D updates and its faults.
+//!
+//! One cache access per entry read that no walk cache holds, one more for each entry whose A (or A and D) must be set
+//! (decisions D5, D8; SDM vol. 3A, sections 4.4.2, 4.7, 4.8). A of a directory entry is set as soon as the entry is found
+//! good, A and D of the leaf only when the access is allowed. PDPTEs are registers and cost nothing here.
+//!
+//! Invariant: for every state of memory the outcome equals the plain walker's plus the rights check, and memory differs
+//! only by A and D bits.
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::cache::Hierarchy;
+use crate::entry::{
+    ACCESSED, Control, DIRTY, LARGE_PAGE, PRESENT, PageSize, Rights, TlbEntry, Why, pde_address,
+    pte_address,
+};
+use crate::pde_cache::PdeCache;
+use crate::phys::PhysMem;
+use crate::walk;
+use lowmem_cost::{Account, Event, Purpose};
+
+/// Everything a walk works on.
+pub(crate) struct WalkContext<'a> {
+    pub(crate) mem: &'a mut PhysMem,
+    pub(crate) account: &'a mut Account,
+    pub(crate) caches: &'a mut Hierarchy,
+    pub(crate) pde_cache: &'a mut PdeCache,
+    pub(crate) pdpte: &'a [u64; 4],
+    pub(crate) control: Control,
+    /// `ItlbWalk` or `DtlbWalk`.
+    pub(crate) purpose: Purpose,
+}
+
+impl WalkContext<'_> {
+    /// Walks for `va`; the access needs these flags of the result.
+    pub(crate) fn walk(&mut self, va: VirtAddr, need: u64) -> Result<TlbEntry, Why> {
+        let pdpte = self.pdpte[(va.0 >> 30) as usize];
+        if pdpte & PRESENT == 0 {
+            return Err(Why::NotPresent);
+        }
+        let pde = match self.pde_cache.get(va) {
+            Some(pde) => pde,
+            None => {
+                let at = pde_address(pdpte, va);
+                let pde = self.load(at);
+                if pde & LARGE_PAGE != 0 {
+                    walk::check(self.control, pde, PageSize::Large)?;
+                    let entry = self.control.leaf(Rights::ALL, pde, PageSize::Large);
+                    return self.use_leaf(at, pde, entry, need);
+                }
+                walk::check(self.control, pde, PageSize::Small)?;
+                self.set(at, pde, ACCESSED);
+                self.pde_cache.insert(va, pde | ACCESSED);
+                pde
+            }
+        };
+        let at = pte_address(pde, va);
+        let pte = self.load(at);
+        walk::check(self.control, pte, PageSize::Small)?;
+        let entry = self
+            .control
+            .leaf(Rights::ALL.and(pde), pte, PageSize::Small);
+        self.use_leaf(at, pte, entry, need)
+    }
+
+    /// A write hit an entry with D=0: sets D (and A) in the leaf that memory holds now, by one access of its own. The
+    /// translation is looked up again, as the microcode does; the result replaces the TLB's.
+    pub(crate) fn dirty_assist(&mut self, va: VirtAddr, need: u64) -> Result<TlbEntry, Why> {
+        let walked = walk::walk(self.mem, self.pdpte, self.control, va)?;
+        if !walked.entry.has(need & !TlbEntry::D) {
+            return Err(Why::Rights);
+        }
+        self.account.add(Event::DirtyAssist, 1);
+        self.charge(walked.leaf_at);
+        self.write_bits(walked.leaf_at, walked.leaf, ACCESSED | DIRTY);
+        Ok(TlbEntry(walked.entry.0 | TlbEntry::D))
+    }
+
+    fn use_leaf(
+        &mut self,
+        at: PhysAddr,
+        leaf: u64,
+        entry: TlbEntry,
+        need: u64,
+    ) -> Result<TlbEntry, Why> {
+        if !entry.has(need & !TlbEntry::D) {
+            return Err(Why::Rights);
+        }
+        if need & TlbEntry::D != 0 {
+            self.set(at, leaf, ACCESSED | DIRTY);
+            Ok(TlbEntry(entry.0 | TlbEntry::D))
+        } else {
+            self.set(at, leaf, ACCESSED);
+            Ok(entry)
+        }
+    }
+
+    fn load(&mut self, at: PhysAddr) -> u64 {
+        self.charge(at);
+        self.mem.read_u64(at)
+    }
+
+    /// Sets bits of an entry, if they are not all set.
+    fn set(&mut self, at: PhysAddr, entry: u64, bits: u64) {
+        if entry & bits != bits {
+            self.charge(at);
+            self.write_bits(at, entry, bits);
+        }
+    }
+
+    /// A and D lie in the low word; writing only that keeps sparse frames sparse.
+    fn write_bits(&mut self, at: PhysAddr, entry: u64, bits: u64) {
+        if entry & bits != bits {
+            self.mem.write_u32(at, (entry | bits) as u32);
+        }
+    }
+
+    fn charge(&mut self, at: PhysAddr) {
+        let level = self.caches.access(at, self.purpose);
+        self.account.add(Event::of(self.purpose, level), 1);
+    }
+}

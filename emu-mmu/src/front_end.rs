@@ -1,0 +1,229 @@
+//! What feeds the decoder: a first-level instruction cache, or NetBurst's trace cache (decision D6).
+//!
+//! The trace cache is tagged by linear address, so its hits need no translation and the ITLB is consulted only when it
+//! misses; the fill then comes from L2. Each line here stands for a fixed number of linear bytes of code and keeps where
+//! they are and whose rights they need. A CR3 load empties it or, in the other variant, leaves its lines to be told apart
+//! by root (global pages excepted), which is the "re-tag" reading of the sources. Whatever drops a page's TLB entries
+//! drops its lines.
+//!
+//! Left out: traces as such (order of execution, several traces over the same bytes), micro-op capacity.
+//! Invariant: a line never outlives an invalidation of its page.
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::cache::Cache;
+use crate::entry::TlbEntry;
+use crate::mmu::Privilege;
+use crate::sets::SetTable;
+use lowmem_cost::geometry::{FrontEnd as Geometry, Replacement};
+
+/// Root tag of a line of a global page.
+const ANY_ROOT: u32 = u32::MAX;
+/// Buckets that count lines by page, so that most invalidations need not search.
+const BUCKETS: usize = 1024;
+/// 2 MiB regions of the linear address space.
+const REGIONS: usize = 2048;
+/// Flags of a line that came from a large page.
+const WIDE: u64 = TlbEntry::LARGE | TlbEntry::FRAGMENT;
+
+/// The front end.
+#[derive(Debug, Clone)]
+pub(crate) enum FrontEnd {
+    L1i(Cache),
+    Trace(TraceCache),
+}
+
+impl FrontEnd {
+    pub(crate) fn new(g: &Geometry, replacement: Replacement) -> FrontEnd {
+        match *g {
+            Geometry::L1i(ref cache) => FrontEnd::L1i(Cache::new(cache, replacement)),
+            Geometry::TraceCache {
+                lines,
+                ways,
+                line_bytes,
+                flush_on_cr3,
+            } => FrontEnd::Trace(TraceCache {
+                table: SetTable::new(lines, ways, replacement),
+                lines: vec![TraceLine::default(); lines as usize].into(),
+                shift: line_bytes.trailing_zeros(),
+                on_cr3: if flush_on_cr3 {
+                    OnCr3::Flush
+                } else {
+                    OnCr3::Retag
+                },
+                root: 0,
+                by_page: vec![0; BUCKETS].into(),
+                by_region: vec![0; REGIONS].into(),
+            }),
+        }
+    }
+
+    /// A CR3 load.
+    pub(crate) fn load_cr3(&mut self, root: u32) {
+        if let FrontEnd::Trace(t) = self {
+            t.root = root;
+            if t.on_cr3 == OnCr3::Flush {
+                t.clear();
+            }
+        }
+    }
+
+    /// All translations are void.
+    pub(crate) fn flush_translations(&mut self) {
+        if let FrontEnd::Trace(t) = self {
+            t.clear();
+        }
+    }
+
+    /// The translation of `va` is void.
+    pub(crate) fn invalidate(&mut self, va: VirtAddr) {
+        if let FrontEnd::Trace(t) = self {
+            t.invalidate(va);
+        }
+    }
+
+    /// Empties it.
+    pub(crate) fn clear(&mut self) {
+        match self {
+            FrontEnd::L1i(cache) => cache.clear(),
+            FrontEnd::Trace(t) => t.clear(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnCr3 {
+    Flush,
+    Retag,
+}
+
+/// NetBurst's trace cache.
+#[derive(Debug, Clone)]
+pub(crate) struct TraceCache {
+    table: SetTable,
+    lines: Box<[TraceLine]>,
+    shift: u32,
+    on_cr3: OnCr3,
+    root: u32,
+    by_page: Box<[u32]>,
+    /// Lines of large pages, by 2 MiB region.
+    by_region: Box<[u32]>,
+}
+
+/// What a line keeps beside its tag.
+#[derive(Debug, Clone, Copy, Default)]
+struct TraceLine {
+    at: PhysAddr,
+    root: u32,
+    flags: u64,
+}
+
+impl TraceCache {
+    /// log2 of the linear bytes of a line.
+    pub(crate) fn shift(&self) -> u32 {
+        self.shift
+    }
+
+    fn key(&self, va: VirtAddr) -> u32 {
+        va.0 >> self.shift
+    }
+
+    fn find(&self, va: VirtAddr, p: Privilege) -> Option<u32> {
+        let key = self.key(va);
+        self.table.find_where(self.table.set_of(key), key, |slot| {
+            let line = &self.lines[slot as usize];
+            let root = line.root == self.root || line.root == ANY_ROOT;
+            root && (p == Privilege::Supervisor || line.flags & TlbEntry::U != 0)
+        })
+    }
+
+    /// Where `va` is, if its line is held. Changes nothing.
+    pub(crate) fn peek(&self, va: VirtAddr, p: Privilege) -> Option<PhysAddr> {
+        let slot = self.find(va, p)?;
+        let offset = va.0 & ((1 << self.shift) - 1);
+        Some(self.lines[slot as usize].at.plus(u64::from(offset)))
+    }
+
+    /// As [`TraceCache::peek`], and uses the line.
+    #[inline]
+    pub(crate) fn access(&mut self, va: VirtAddr, p: Privilege) -> Option<PhysAddr> {
+        let slot = self.find(va, p)?;
+        self.table.touch(slot);
+        let offset = va.0 & ((1 << self.shift) - 1);
+        Some(self.lines[slot as usize].at.plus(u64::from(offset)))
+    }
+
+    /// Keeps the line of `va`, which is at `at` and was missing.
+    pub(crate) fn insert(&mut self, va: VirtAddr, at: PhysAddr, entry: TlbEntry) {
+        let key = self.key(va);
+        let set = self.table.set_of(key);
+        // The same line under lesser rights or another root must not be found beside the new one.
+        let same = |slot: u32| {
+            let root = self.lines[slot as usize].root;
+            root == self.root || root == ANY_ROOT
+        };
+        if let Some(slot) = self.table.find_where(set, key, same) {
+            self.drop_line(slot);
+        }
+        if let Some(victim) = self.table.victim(set) {
+            self.count(victim, u32::wrapping_sub);
+        }
+        let slot = self.table.insert(set, key);
+        let offset = u64::from(va.0 & ((1 << self.shift) - 1));
+        self.lines[slot as usize] = TraceLine {
+            at: PhysAddr(at.0 - offset),
+            root: if entry.has(TlbEntry::G) {
+                ANY_ROOT
+            } else {
+                self.root
+            },
+            flags: entry.0,
+        };
+        self.count(slot, u32::wrapping_add);
+    }
+
+    /// Adds a line to the counts of its page and region, or takes it away.
+    fn count(&mut self, slot: u32, op: fn(u32, u32) -> u32) {
+        let page = self.page_of(slot);
+        let n = &mut self.by_page[page as usize % BUCKETS];
+        *n = op(*n, 1);
+        if self.lines[slot as usize].flags & WIDE != 0 {
+            let n = &mut self.by_region[(page >> 9) as usize];
+            *n = op(*n, 1);
+        }
+    }
+
+    fn page_of(&self, slot: u32) -> u32 {
+        VirtAddr(self.table.tag(slot) << self.shift).vpn()
+    }
+
+    fn drop_line(&mut self, slot: u32) {
+        self.count(slot, u32::wrapping_sub);
+        self.table.clear(slot);
+    }
+
+    /// Drops the lines of the page of `va`, and of its 2 MiB region if they came from a large page.
+    fn invalidate(&mut self, va: VirtAddr) {
+        let page = self.by_page[va.vpn() as usize % BUCKETS];
+        if page == 0 && self.by_region[va.large() as usize] == 0 {
+            return;
+        }
+        let lines: Vec<u32> = self
+            .table
+            .filled()
+            .filter(|&slot| {
+                let page = self.page_of(slot);
+                let wide = self.lines[slot as usize].flags & WIDE != 0;
+                page == va.vpn() || wide && page >> 9 == va.large()
+            })
+            .collect();
+        for slot in lines {
+            self.drop_line(slot);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.table.flush(|_| false);
+        self.by_page.fill(0);
+        self.by_region.fill(0);
+    }
+}
