@@ -1,2 +1,58 @@
-//! Replay a recorded workload on an emulated 32-bit PAE machine and report what each VM design costs
-fn main() {}
+//! The `lowmem` command: replay a recorded workload on an emulated 32-bit PAE machine and report what each VM design costs.
+//!
+//! Data goes to stdout, progress to stderr and only to a terminal. Exit codes: 0 every row complete (or refused inside a
+//! product), 3 some row ended otherwise, 2 bad command line, 1 the rest.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`axes`] | axis options to configurations |
+//! | [`echo`] | reading configurations back from a result |
+//! | [`session`] | running configurations, in parallel, until done or interrupted |
+//! | [`progress`] | progress bars and Ctrl-C |
+//! | [`workload`] | the built-in trace |
+//! | [`compare`], [`trace_command`], [`presets`] | the subcommands |
+//! | [`failure`] | errors and their exit codes |
+//! | [`output`] | writing to stdout |
+//!
+//! Invariant: nothing here knows what a page is; it parses, runs, prints.
+
+mod axes;
+mod cli;
+mod compare;
+mod echo;
+mod failure;
+mod output;
+mod presets;
+mod progress;
+mod session;
+mod trace_command;
+mod workload;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("lowmem: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Command::Compare(args) => compare::compare(&args),
+        Command::Replay(args) => compare::replay(&args),
+        Command::Trace(args) => trace_command::run(&args),
+        Command::Presets(args) => presets::run(&args),
+        Command::Run(_) => Err(Failure::NotYet("run".to_owned())),
+        Command::Capacity(_) => Err(Failure::NotYet("capacity".to_owned())),
+        Command::Measure(_) => Err(Failure::NotYet("measure".to_owned())),
+        Command::Validate(_) => Err(Failure::NotYet("validate".to_owned())),
+    }
+}

@@ -1,0 +1,338 @@
+//! The command line.
+//!
+//! Values of axes are taken as words and looked up later, so that a planned value is answered with "not yet".
+//!
+//! Invariant: every option of the design is here, built or not.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Replay a recorded workload on an emulated 32-bit PAE machine and report what each VM design costs.
+#[derive(Debug, Parser)]
+#[command(name = "lowmem", version, about, long_about = None, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 all rows complete or refused, 3 some row ended otherwise, \
+                        2 bad command line, 1 anything else."
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run every combination of the given axes and compare them
+    #[command(after_help = "Examples:\n  \
+        lowmem compare\n  \
+        lowmem compare traces/lksh.lmt --rmap anon_vma,pte_chain --split 3g1g,4g4g --jobs 2\n  \
+        lowmem compare --cpu pentium3,pentium4 --set pdpte.each_ns=275 --json")]
+    Compare(CompareArgs),
+    /// Run one configuration and print all detail
+    #[command(after_help = "Example:\n  \
+        lowmem replay traces/mremapfork1.lmt --rmap pte_chain --split 4g4g --check")]
+    Replay(ReplayArgs),
+    /// Import, describe, print and check traces
+    #[command(after_help = "Example:\n  \
+        lowmem trace import lksh.strace.xz lksh.perf.xz -o lksh.lmt")]
+    Trace(TraceArgs),
+    /// List CPU presets, or show one with the mark and source of every number
+    #[command(after_help = "Example:\n  lowmem presets show pentium4 --set l2.latency=20")]
+    Presets(PresetsArgs),
+    /// Run an image on the bare machine (not yet)
+    #[command(after_help = "Example:\n  lowmem run image.elf")]
+    Run(Later),
+    /// How many processes until low memory is gone (not yet)
+    #[command(after_help = "Example:\n  lowmem capacity --ram 32G")]
+    Capacity(Later),
+    /// One microbenchmark (not yet)
+    #[command(after_help = "Example:\n  lowmem measure null_call")]
+    Measure(Later),
+    /// Published measurements against ours (not yet)
+    #[command(after_help = "Example:\n  lowmem validate --cpu pentium3")]
+    Validate(Later),
+}
+
+/// Arguments of a subcommand that is not built.
+#[derive(Debug, Args)]
+pub(crate) struct Later {
+    /// Anything.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub(crate) rest: Vec<String>,
+}
+
+/// The axes: each takes a comma list in `compare`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Axes")]
+pub(crate) struct AxisArgs {
+    /// Historic kernels: each sets all axes below
+    #[arg(long, value_delimiter = ',', value_name = "K")]
+    pub(crate) kernel: Vec<String>,
+    /// Address-space split: 3g1g, 4g4g
+    #[arg(long, value_delimiter = ',', value_name = "S")]
+    pub(crate) split: Vec<String>,
+    /// Reverse mapping: anon_vma, pte_chain
+    #[arg(long, value_delimiter = ',', value_name = "R")]
+    pub(crate) rmap: Vec<String>,
+    /// RAM, 24M to 64G [default: 4G]
+    #[arg(long, value_delimiter = ',', value_name = "SIZE")]
+    pub(crate) ram: Vec<String>,
+    /// CPU preset: pentium4, pentium3, a .toml file, or none [default: pentium4]
+    #[arg(long, value_delimiter = ',', value_name = "C")]
+    pub(crate) cpu: Vec<String>,
+    /// System calls by int80 or sysenter [default: int80]
+    #[arg(long, value_delimiter = ',', value_name = "E")]
+    pub(crate) entry: Vec<String>,
+    /// Timer interrupts per second [default: 1000]
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub(crate) hz: Vec<u32>,
+    /// Kernel stacks: 8k or 4k [default: 8k]
+    #[arg(long, value_delimiter = ',', value_name = "S")]
+    pub(crate) stack: Vec<String>,
+    /// Index of a file's vmas: prio_tree
+    #[arg(long, value_delimiter = ',', value_name = "I")]
+    pub(crate) file_vmas: Vec<String>,
+    /// Index of a file's pages: tagged
+    #[arg(long, value_delimiter = ',', value_name = "I")]
+    pub(crate) page_cache: Vec<String>,
+    /// Page clustering, log2 of pages: 0
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub(crate) cluster: Vec<u8>,
+    /// Pte pages in high memory: off
+    #[arg(long, value_delimiter = ',', value_name = "V")]
+    pub(crate) highpte: Vec<String>,
+    /// Bytes of a pte_chain element: 128, 64, 32 [default: what the cpu's kernel build takes]
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub(crate) chain_line: Vec<u32>,
+    /// Locks: smp
+    #[arg(long, value_delimiter = ',', value_name = "B")]
+    pub(crate) build: Vec<String>,
+    /// Page reclaim: 2.6.7
+    #[arg(long, value_delimiter = ',', value_name = "R")]
+    pub(crate) reclaim: Vec<String>,
+    /// TLB flush where page_referenced clears Accessed: off, on
+    #[arg(long, value_delimiter = ',', value_name = "V")]
+    pub(crate) young_flush: Vec<String>,
+    /// Set a number of the CPU preset (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Seed of everything that is drawn [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Pages the unmap probe samples at the trace's peak, 0 for none [default: 256]
+    #[arg(long, value_name = "N")]
+    pub(crate) probe_unmap: Option<u32>,
+    /// Read configurations and assumptions back from a result (or one configuration from its echo)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What is assumed where the recording is silent.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Assumptions")]
+pub(crate) struct AssumptionArgs {
+    /// Pages touched again after each return from the kernel [default: 8,4; none where every
+    /// reference is recorded]
+    #[arg(long, value_name = "DATA,CODE")]
+    pub(crate) retouch: Option<String>,
+    /// User instructions between kernel entries [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) user_work: Option<u32>,
+    /// What one recorded read fault on a file or shared page stands for: none, resident, all
+    #[arg(long, value_name = "F")]
+    pub(crate) fault_around: Option<String>,
+}
+
+/// How to run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running")]
+pub(crate) struct RunArgs {
+    /// cycle counts everything; native keeps state only; sampled is not yet
+    #[arg(long, value_name = "M", default_value = "cycle")]
+    pub(crate) mode: ModeArg,
+    /// The interpreter; both count the same
+    #[arg(long, value_name = "E", default_value = "fast")]
+    pub(crate) engine: EngineArg,
+    /// Verify the guest's books against its page tables while running
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Configurations run at once
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) jobs: usize,
+    /// Say on stderr what the host needed: seconds, memory, operations and instructions per second
+    #[arg(long)]
+    pub(crate) host_stats: bool,
+    /// Repeat with K seeded layouts and give the spread (not yet)
+    #[arg(long, value_name = "K")]
+    pub(crate) layouts: Option<u32>,
+    /// Pack recorded addresses for splits with a smaller user space (not yet)
+    #[arg(long, value_name = "L")]
+    pub(crate) layout: Option<String>,
+}
+
+/// Output forms.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs {
+    /// JSON, schema lowmem.result/1
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) json: bool,
+    /// CSV, one line per configuration
+    #[arg(long)]
+    pub(crate) csv: bool,
+}
+
+/// Run modes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeArg {
+    /// Everything emulated and counted.
+    Cycle,
+    /// The kernel as host code.
+    Native,
+    /// Not yet.
+    Sampled,
+}
+
+/// Interpreters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
+    /// Blocks, lazy flags.
+    Fast,
+    /// The plain twin.
+    Reference,
+}
+
+/// `lowmem compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The trace [default: one recorded from a real program, built in]
+    pub(crate) trace: Option<PathBuf>,
+    /// Axes.
+    #[command(flatten)]
+    pub(crate) axes: AxisArgs,
+    /// Assumptions.
+    #[command(flatten)]
+    pub(crate) assumptions: AssumptionArgs,
+    /// How to run.
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Output.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `lowmem replay`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Everything `compare` takes; one value per axis.
+    #[command(flatten)]
+    pub(crate) compare: CompareArgs,
+    /// A time series (not yet)
+    #[arg(long, value_name = "OPERATIONS")]
+    pub(crate) interval: Option<u64>,
+}
+
+/// `lowmem trace`.
+#[derive(Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: TraceCommand,
+}
+
+/// `lowmem trace ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TraceCommand {
+    /// Make a trace of recordings: a strace and perf pair, or lackey files; formats are told from content
+    #[command(after_help = "Example:\n  \
+        lowmem trace import pg40.strace.xz pg40.perf.xz -o pg40.lmt")]
+    Import(ImportArgs),
+    /// What is in a trace
+    #[command(after_help = "Example:\n  lowmem trace info pg40.lmt")]
+    Info(InfoArgs),
+    /// Print operations
+    #[command(after_help = "Example:\n  lowmem trace view pg40.lmt --from 1000 --count 20")]
+    View(ViewArgs),
+    /// Verify every byte and every operation of a trace
+    #[command(after_help = "Example:\n  lowmem trace check pg40.lmt")]
+    Check(FileArgs),
+    /// Make a trace of a described workload (not yet)
+    #[command(after_help = "Example:\n  lowmem trace generate --processes 100")]
+    Generate(Later),
+    /// Rewrite a trace in the current format (not yet)
+    #[command(after_help = "Example:\n  lowmem trace upgrade old.lmt")]
+    Upgrade(Later),
+}
+
+/// `lowmem trace import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The recording's files
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The trace to write
+    #[arg(short, long, value_name = "OUT.lmt")]
+    pub(crate) output: PathBuf,
+}
+
+/// A trace to read.
+#[derive(Debug, Args)]
+pub(crate) struct FileArgs {
+    /// The trace [default: the built-in one]
+    pub(crate) trace: Option<PathBuf>,
+}
+
+/// `lowmem trace info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// The trace [default: the built-in one]
+    pub(crate) trace: Option<PathBuf>,
+    /// JSON, schema lowmem.trace/1
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `lowmem trace view`.
+#[derive(Debug, Args)]
+pub(crate) struct ViewArgs {
+    /// The trace [default: the built-in one]
+    pub(crate) trace: Option<PathBuf>,
+    /// First operation
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) from: u64,
+    /// How many operations
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub(crate) count: u64,
+    /// One JSON value per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `lowmem presets`.
+#[derive(Debug, Args)]
+pub(crate) struct PresetsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Option<PresetsCommand>,
+    /// JSON, schema lowmem.presets/1
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// `lowmem presets ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PresetsCommand {
+    /// Name the presets
+    #[command(after_help = "Example:\n  lowmem presets list")]
+    List,
+    /// Every number of one preset with mark and source
+    #[command(after_help = "Example:\n  lowmem presets show pentium3")]
+    Show {
+        /// Preset name or .toml file
+        name: String,
+        /// Set a number first (repeatable)
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+}

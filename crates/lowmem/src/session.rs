@@ -1,0 +1,97 @@
+//! Running configurations, several at once, until all are done or the user interrupts.
+//!
+//! Invariant: the rows come out in the order of the configurations, whatever the number of jobs.
+
+use crate::axes;
+use crate::cli::EngineArg;
+use crate::failure::Failure;
+use crate::progress::{Board, Interrupt};
+use lowmem_cost::Preset;
+use lowmem_report::{Config, Measurement, Mode, Progress};
+use lowmem_trace::{Assumptions, Trace};
+use rayon::prelude::*;
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Cycle or native.
+    pub(crate) mode: Mode,
+    /// Interpreter.
+    pub(crate) engine: EngineArg,
+    /// Verify while running.
+    pub(crate) check: bool,
+    /// At once.
+    pub(crate) jobs: usize,
+    /// What the recording does not say.
+    pub(crate) assumptions: Assumptions,
+}
+
+/// What came of a run.
+pub(crate) type Run = (Measurement, Option<Preset>);
+
+/// Rows that finished, in order.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    /// The rows.
+    pub(crate) rows: Vec<Run>,
+    /// How many there should be.
+    pub(crate) asked: usize,
+    /// Why the first of the others failed, unless the user interrupted.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Runs every configuration on `trace`.
+pub(crate) fn run(trace: &Trace, configs: &[Config], options: &Options) -> Result<Rows, Failure> {
+    // Every preset is opened before the first run starts: a bad key costs no time.
+    let presets: Vec<Option<Preset>> =
+        configs.iter().map(axes::preset).collect::<Result<_, _>>()?;
+    if options.mode == Mode::Cycle && presets.iter().any(Option::is_none) {
+        return Err(Failure::NotYet("cpu none in cycle mode".to_owned()));
+    }
+    let interrupt = Interrupt::listen();
+    let board = Board::new();
+    let one = |(config, preset): (&Config, &Option<Preset>)| -> Result<Option<Run>, Failure> {
+        if interrupt.requested() {
+            return Ok(None);
+        }
+        let watcher = board.row(&config.label(&configs[0]), &interrupt);
+        let measured = replay(trace, config, preset.as_ref(), options, &watcher);
+        watcher.finish();
+        match measured {
+            Ok(m) => Ok(Some((m, preset.clone()))),
+            Err(_) if interrupt.requested() => Ok(None),
+            Err(e) => Err(e),
+        }
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.jobs.max(1))
+        .build()
+        .map_err(|e| Failure::Machine(format!("cannot start {} jobs: {e}", options.jobs)))?;
+    let ended: Vec<Result<Option<Run>, Failure>> =
+        pool.install(|| configs.par_iter().zip(&presets).map(one).collect());
+    let mut out = Rows {
+        rows: Vec::new(),
+        asked: configs.len(),
+        failure: None,
+    };
+    for row in ended {
+        match row {
+            Ok(run) => out.rows.extend(run),
+            Err(e) => {
+                out.failure.get_or_insert(e);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The seam to the machine.
+fn replay(
+    _trace: &Trace,
+    _config: &Config,
+    _preset: Option<&Preset>,
+    _options: &Options,
+    _progress: &dyn Progress,
+) -> Result<Measurement, Failure> {
+    Err(Failure::NotYet("replaying".to_owned()))
+}

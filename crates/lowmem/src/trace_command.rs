@@ -1,0 +1,129 @@
+//! `lowmem trace`: import, describe, print and check traces.
+//!
+//! Invariant: everything about the format is the trace crate's; this prints.
+
+use crate::cli::{ImportArgs, InfoArgs, TraceArgs, TraceCommand, ViewArgs};
+use crate::failure::Failure;
+use crate::{output, workload};
+use lowmem_report::table::grouped;
+use lowmem_trace::{Info, Trace};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// Schema of `trace info --json`.
+const SCHEMA: &str = "lowmem.trace/1";
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
+    match &args.command {
+        TraceCommand::Import(args) => import(args)?,
+        TraceCommand::Info(args) => info(args)?,
+        TraceCommand::View(args) => view(args)?,
+        TraceCommand::Check(args) => {
+            let trace = workload::open(args.trace.as_deref())?;
+            let found = trace.check(|_| {})?;
+            output::print(&format!(
+                "{}: {} operations, every byte and every operation checked\n",
+                trace.name(),
+                grouped(found.operations)
+            ))?;
+        }
+        TraceCommand::Generate(_) => return Err(Failure::NotYet("trace generate".to_owned())),
+        TraceCommand::Upgrade(_) => return Err(Failure::NotYet("trace upgrade".to_owned())),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn import(_args: &ImportArgs) -> Result<(), Failure> {
+    Err(Failure::NotYet("trace import".to_owned()))
+}
+
+fn info(args: &InfoArgs) -> Result<(), Failure> {
+    let info = workload::open(args.trace.as_deref())?.info();
+    let text = match args.json {
+        true => {
+            let mut value = serde_json::to_value(&info).expect("info has string keys");
+            if let Value::Object(map) = &mut value {
+                map.insert("schema".to_owned(), json!(SCHEMA));
+            }
+            format!("{value:#}\n")
+        }
+        false => describe(&info),
+    };
+    output::print(&text)
+}
+
+fn describe(info: &Info) -> String {
+    let (h, s) = (&info.header, &info.summary);
+    let mut out = format!(
+        "{}: {:?}, format {}, {} bytes\nsha256 {}\n",
+        h.name,
+        h.kind,
+        info.version,
+        grouped(info.bytes),
+        info.sha256
+    );
+    for input in &h.inputs {
+        out.push_str(&format!("from {} (sha256 {})\n", input.name, input.sha256));
+    }
+    for note in &h.notes {
+        out.push_str(&format!("note: {note}\n"));
+    }
+    out.push_str("\nrecorded\n");
+    let mut line = |name: &str, n: u64| {
+        out.push_str(&format!("  {name:<28}{:>14}\n", grouped(n)));
+    };
+    for (name, n) in &h.totals.counts {
+        line(name, *n);
+    }
+    for (name, n) in &h.totals.max_sharers {
+        line(&format!("max_sharers {name}"), *n);
+    }
+    out.push_str("\nas scheduled\n");
+    let touched = h.totals.get("touched_pages_mm");
+    for (name, n) in [
+        ("operations", s.operations),
+        ("events", s.events),
+        ("touches", s.touches),
+        ("references", s.references),
+        ("calls", s.calls),
+        ("switches", s.switches),
+        ("forced switches", s.forced_switches),
+        ("recorded switches", info.recorded_switches),
+        ("peak operation", s.peak_op),
+        ("ptes at the peak", s.peak_ptes),
+        ("address spaces at most", s.max_spaces),
+        ("touched pages, at least", touched),
+        ("touched pages, at most", touched + s.around_pages),
+    ] {
+        out.push_str(&format!("  {name:<28}{:>14}\n", grouped(n)));
+    }
+    out
+}
+
+fn view(args: &ViewArgs) -> Result<(), Failure> {
+    let trace = workload::open(args.trace.as_deref())?;
+    if args.from > trace.len() {
+        return Err(Failure::Usage(format!(
+            "--from {}: {} has {} operations",
+            args.from,
+            trace.name(),
+            trace.len()
+        )));
+    }
+    let mut text = String::new();
+    for index in args.from..trace.len().min(args.from.saturating_add(args.count)) {
+        text.push_str(&line(&trace, index, args.json));
+    }
+    output::print(&text)
+}
+
+fn line(trace: &Trace, index: u64, as_json: bool) -> String {
+    let Some(op) = trace.op(index) else {
+        return String::new();
+    };
+    match as_json {
+        true => format!("{}\n", json!({ "index": index, "op": op })),
+        false => format!("{index:>10}  {op:?}\n"),
+    }
+}

@@ -1,0 +1,296 @@
+//! The built command: exit codes and messages for good and bad input.
+
+use lowmem_trace::{Trace, TraceBuilder};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn lowmem(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lowmem"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+/// Runs and expects exit code 0; returns stdout.
+fn good(args: &[&str]) -> String {
+    let out = lowmem(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(0), "{args:?}: {stderr}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Runs and expects failure with `code`, one line on stderr and nothing on stdout; returns the line.
+fn bad(code: i32, args: &[&str]) -> String {
+    let out = lowmem(args);
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {stderr}");
+    assert!(out.stdout.is_empty(), "{args:?}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    stderr.trim_end().to_owned()
+}
+
+/// A small trace in a temporary folder.
+fn trace() -> (tempfile::TempDir, PathBuf) {
+    let mut t = TraceBuilder::new("small");
+    let p = t.spawn();
+    let at = t.on(p).mmap_anon(64 * 4096);
+    t.on(p).write_pages(at, 64 * 4096).null_call();
+    let child = t.on(p).fork();
+    t.on(child).write_pages(at, 16 * 4096).exit();
+    t.on(p).wait(child).munmap(at, 64 * 4096).exit();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("small.lmt");
+    t.finish().save(&path).unwrap();
+    (dir, path)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn what_is_planned_is_answered_with_its_name() {
+    let (_dir, path) = trace();
+    let t = text(&path);
+    for (args, message) in [
+        (&["run", "x.elf"][..], "lowmem: run: not yet"),
+        (&["capacity", "--ram", "4G"], "lowmem: capacity: not yet"),
+        (&["measure", "null_call"], "lowmem: measure: not yet"),
+        (&["validate"], "lowmem: validate: not yet"),
+        (
+            &["trace", "generate", "--processes", "9"],
+            "lowmem: trace generate: not yet",
+        ),
+        (&["trace", "upgrade", t], "lowmem: trace upgrade: not yet"),
+        (
+            &["compare", t, "--rmap", "objrmap"],
+            "lowmem: rmap objrmap: not yet",
+        ),
+        (
+            &["compare", t, "--split", "3g1g,2g2g"],
+            "lowmem: split 2g2g: not yet",
+        ),
+        (
+            &["compare", t, "--kernel", "2.6.6"],
+            "lowmem: kernel 2.6.6: not yet",
+        ),
+        (
+            &["compare", t, "--cluster", "2"],
+            "lowmem: cluster 2: not yet",
+        ),
+        (
+            &["compare", t, "--build", "up"],
+            "lowmem: build up: not yet",
+        ),
+        (
+            &["compare", t, "--reclaim", "2.6.8"],
+            "lowmem: reclaim 2.6.8: not yet",
+        ),
+        (
+            &["compare", t, "--file-vmas", "list"],
+            "lowmem: file_vmas list: not yet",
+        ),
+        (
+            &["compare", t, "--highpte", "on"],
+            "lowmem: highpte on: not yet",
+        ),
+        (
+            &["compare", t, "--cpu", "zen4"],
+            "lowmem: cpu zen4: not yet",
+        ),
+        (
+            &["compare", t, "--cpu", "none"],
+            "lowmem: cpu none in cycle mode: not yet",
+        ),
+        (
+            &["compare", t, "--layouts", "5"],
+            "lowmem: --layouts: not yet",
+        ),
+        (
+            &["compare", t, "--mode", "sampled"],
+            "lowmem: --mode sampled: not yet",
+        ),
+        (
+            &["replay", t, "--interval", "100"],
+            "lowmem: --interval: not yet",
+        ),
+    ] {
+        assert_eq!(bad(2, args), message);
+    }
+}
+
+#[test]
+fn a_bad_command_line_is_exit_2() {
+    let (_dir, path) = trace();
+    let t = text(&path);
+    for (args, message) in [
+        (
+            &["compare", t, "--ram", "65G"][..],
+            "ram of 69793218560 bytes: must be 24M to 64G",
+        ),
+        (&["compare", t, "--ram", "4X"], "--ram \"4X\": not a size"),
+        (
+            &["compare", t, "--rmap", "anonvma"],
+            "unknown rmap \"anonvma\", did you mean \"anon_vma\"?",
+        ),
+        (
+            &["compare", t, "--cpu", "pentium5"],
+            "unknown cpu preset \"pentium5\", did you mean",
+        ),
+        (
+            &["compare", t, "--set", "l2.latncy=3"],
+            "unknown preset key \"l2.latncy\", did you mean \"l2.latency\"?",
+        ),
+        (&["compare", t, "--set", "l2.latency"], "not KEY=VALUE"),
+        (&["compare", t, "--hz", "0"], "hz 0: must be 1 to 10000"),
+        (
+            &["compare", t, "--retouch", "8"],
+            "--retouch \"8\": not two numbers",
+        ),
+        (
+            &["compare", t, "--fault-around", "some"],
+            "one of none, resident, all",
+        ),
+        (
+            &["replay", t, "--split", "3g1g,4g4g"],
+            "replay runs one configuration, these are 2; use compare",
+        ),
+        (
+            &["trace", "view", t, "--from", "1000000"],
+            "--from 1000000: small has",
+        ),
+        (&["presets", "show", "pentium5"], "unknown cpu preset"),
+    ] {
+        let line = bad(2, args);
+        assert!(line.contains(message), "{args:?}: {line}");
+    }
+    for args in [
+        &["compare", "--jsn"][..],
+        &["nothing"],
+        &["compare", "--json", "--csv"],
+        &[],
+    ] {
+        assert_eq!(lowmem(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn bad_files_are_exit_1_and_named() {
+    let (dir, path) = trace();
+    let bytes = std::fs::read(&path).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 4;
+    for path in [
+        file("cut.lmt", &bytes[..bytes.len() - 1]),
+        file("flipped.lmt", &flipped),
+        file("empty.lmt", b""),
+        file("text.lmt", b"hello\n"),
+        dir.path().join("missing.lmt"),
+        dir.path().to_owned(),
+    ] {
+        for args in [
+            &["compare", text(&path)][..],
+            &["trace", "info", text(&path)],
+        ] {
+            let line = bad(1, args);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(line.contains(name), "{line}");
+        }
+    }
+    let preset = file(
+        "p.toml",
+        b"name = \"p\"\ninherits = \"pentium3\"\n[l2]\nlatncy = 3\n",
+    );
+    let line = bad(1, &["presets", "show", text(&preset)]);
+    assert!(line.contains("p.toml:4:1: unknown key \"l2.latncy\", did you mean \"l2.latency\"?"));
+    let config = file("c.json", b"{\"kernel\": \"2.6.7\",\n \"splt\": \"3g1g\"}");
+    let line = bad(1, &["compare", text(&path), "--config", text(&config)]);
+    assert!(
+        line.contains("c.json: not a configuration: unknown field `splt`")
+            && line.contains("line 2"),
+        "{line}"
+    );
+}
+
+#[test]
+fn traces_are_described_printed_and_checked() {
+    let (_dir, path) = trace();
+    let info = good(&["trace", "info", text(&path)]);
+    assert!(info.starts_with("small: Synthetic"), "{info}");
+    let json: Value =
+        serde_json::from_str(&good(&["trace", "info", text(&path), "--json"])).unwrap();
+    assert_eq!(json["schema"], "lowmem.trace/1");
+    let operations = Trace::open(&path).unwrap().len();
+    assert_eq!(json["summary"]["operations"], operations);
+    let view = good(&["trace", "view", text(&path), "--count", "3"]);
+    assert_eq!(view.lines().count(), 3);
+    let all = good(&["trace", "view", text(&path), "--count", "999999", "--json"]);
+    assert_eq!(all.lines().count() as u64, operations);
+    for (i, line) in all.lines().enumerate() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(value["index"], i);
+    }
+    assert!(good(&["trace", "check", text(&path)]).contains("checked"));
+}
+
+#[test]
+fn presets_are_shown_with_mark_and_source() {
+    let list = good(&["presets"]);
+    assert!(list.contains("pentium3") && list.contains("pentium4") && list.contains("assumption"));
+    assert_eq!(list, good(&["presets", "list"]));
+    let show = good(&["presets", "show", "pentium4", "--set", "l2.latency=20"]);
+    let line = show.lines().find(|l| l.starts_with("l2.latency")).unwrap();
+    assert!(line.contains("20") && line.contains("assumption") && line.contains("command line"));
+    let json: Value = serde_json::from_str(&good(&["presets", "--json"])).unwrap();
+    assert_eq!(json["cpu"].as_array().unwrap().len(), 2);
+    assert_eq!(json["cpu"][0]["entries"]["insn.mov_cr3"]["mark"], "derived");
+}
+
+#[test]
+fn every_subcommand_has_help_with_an_example() {
+    for args in [
+        &["compare"][..],
+        &["replay"],
+        &["trace", "import"],
+        &["trace", "info"],
+        &["trace", "view"],
+        &["trace", "check"],
+        &["trace", "generate"],
+        &["presets"],
+        &["presets", "show"],
+        &["run"],
+        &["capacity"],
+        &["measure"],
+        &["validate"],
+    ] {
+        let help = good(&[args, &["--help"]].concat());
+        assert!(help.contains("Example"), "{args:?}");
+        assert!(help.lines().all(|l| l.chars().count() <= 100), "{args:?}");
+    }
+}
+
+/// A result that cannot be written is an error; a reader that has gone away is not.
+#[test]
+fn a_full_disk_is_exit_1() {
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_lowmem"))
+        .args(["presets", "show", "pentium4"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        stderr.starts_with("lowmem: cannot write the result:"),
+        "{stderr}"
+    );
+}
