@@ -10,7 +10,7 @@
 //! | `load_use` | l1 − 1: an L1 hit costs more than its instruction only when the next one reads it |
 //! | `load_l2`, `load_l3`, `load_memory_*` | the level's latency − l1 |
 //! | `store_*` | the same × `store.miss_percent`: the store buffer hides the rest |
-//! | `fetch_*` | the level's latency × `fetch.miss_percent`; L1I hits are free |
+//! | `fetch_*` | the level's latency, of L2's only `fetch.l2_percent`; L1I and trace-cache hits are free |
 //! | `load_stream`, `fetch_stream` | line bytes / `memory.stream_bytes_per_cycle` |
 //! | `store_stream` | twice that: the line is read, then written back |
 //! | `*_walk_l1`, ... | the level's latency in full: nothing overlaps a walk; memory is taken as random |
@@ -148,7 +148,6 @@ fn price(event: Event, n: &Numbers) -> u64 {
     use Event::*;
     let load = |latency: u64| units(latency.saturating_sub(n.l1));
     let store = |latency: u64| units(latency.saturating_sub(n.l1) * n.store_percent / 100);
-    let fetch = |latency: u64| units(latency * n.fetch_percent / 100);
     let pdpte = |latency: u64| match n.pdpte_load {
         Some(_) => 0,
         None => units(latency),
@@ -164,10 +163,10 @@ fn price(event: Event, n: &Numbers) -> u64 {
         StoreL3 => store(n.l3),
         StoreMemoryOpen => store(n.open),
         StoreMemoryRandom => store(n.random),
-        FetchL2 => fetch(n.l2),
-        FetchL3 => fetch(n.l3),
-        FetchMemoryOpen => fetch(n.open),
-        FetchMemoryRandom => fetch(n.random),
+        FetchL2 => units(n.l2 * n.fetch_percent / 100),
+        FetchL3 => units(n.l3),
+        FetchMemoryOpen => units(n.open),
+        FetchMemoryRandom => units(n.random),
         LoadStream | FetchStream => units(n.stream),
         StoreStream => units(2 * n.stream),
         ItlbWalkL1 | DtlbWalkL1 => units(n.l1),

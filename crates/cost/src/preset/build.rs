@@ -291,7 +291,7 @@ pub(crate) struct Numbers {
     pub(crate) random: u64,
     /// A line of an ascending run.
     pub(crate) stream: u64,
-    /// Percent of a miss that is charged.
+    /// Percent of a store miss, and of a fetch answered by L2, that is charged.
     pub(crate) store_percent: u64,
     pub(crate) fetch_percent: u64,
     /// One uncached PDPTE read, and a load of all four when the preset states only that.
@@ -361,7 +361,7 @@ pub(super) fn numbers(
         random,
         stream: line * 1_000_000 / l.rate("memory.stream_bytes_per_cycle")?,
         store_percent: u64::from(l.integer("store.miss_percent")?),
-        fetch_percent: u64::from(l.integer("fetch.miss_percent")?),
+        fetch_percent: u64::from(l.integer("fetch.l2_percent")?),
         pdpte_each: match (pdpte_load, l.word("pdpte.read")?) {
             (None, "uncached") => l.ns("pdpte.each_ns")?,
             _ => 0,

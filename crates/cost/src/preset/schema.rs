@@ -254,10 +254,10 @@ pub const KEYS: &[Key] = &[
         "Share of a store miss that the store buffer does not hide.",
     ),
     integer(
-        "fetch.miss_percent",
+        "fetch.l2_percent",
         100,
         "%",
-        "Share of a fetch miss that is not hidden.",
+        "Share of a fetch answered by L2 that is not hidden; deeper ones are charged in full.",
     ),
     integer(
         "branch.btb_entries",
