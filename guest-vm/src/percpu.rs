@@ -6,7 +6,7 @@
 
 use crate::guest_struct;
 use crate::kernel::Kernel;
-use crate::layout::Task;
+use crate::layout::{Mm, Task};
 use crate::ptr::Low;
 use crate::root;
 
@@ -17,6 +17,10 @@ guest_struct! {
     at 0 => word current, set_current: Low<Task>;
     /// Depth of kmap_atomic and of interrupts.
     at 4 => word preempt_count, set_preempt_count: u32;
+    /// cpu_tlbstate: whether the loaded tables are current's own ([`crate::sched::TLBSTATE_OK`]) or borrowed.
+    at 8 => word tlb_state, set_tlb_state: u32;
+    /// cpu_tlbstate: whose tables are loaded.
+    at 12 => word tlb_active_mm, set_tlb_active_mm: Low<Mm>;
     /// Counters of the VM (include/linux/page-flags.h, struct page_state), one word each, see [`State`].
     at 64 => words page_state, set_page_state: u32, 32;
 }
