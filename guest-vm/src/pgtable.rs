@@ -1,9 +1,24 @@
-//! Page tables (asm-i386/pgtable-3level.h, arch/i386/mm/pgtable.c). (skeleton: the public signatures are stable)
+//! PAE page tables (asm-i386/pgtable-3level.h, arch/i386/mm/pgtable.c; fact sheets "PAE pte primitives" and "Page tables: birth
+//! and death").
+//!
+//! A pgd is a 32-byte slab object whose user slots get their page directories at once; page directories are constructed
+//! zero and must be zero again when freed; a page table is a plain page, cleared when made. Kernel and directory entries are
+//! made with Accessed and Dirty set, so that hardware writes only user ptes. Leaves out: highpte (page tables are in low
+//! memory), hugetlb.
+//!
+//! Invariant: a page table exists exactly where its directory entry is present; munmap leaves empty ones behind until exit.
 
+use crate::arch::arch;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Vma, vm};
-use crate::page_alloc::page_to_pfn;
+use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
+use crate::layout::{Mm, Page, Pgd, Vma, vm};
+use crate::page_alloc::{Gfp, alloc_pages, free_pages, page_to_pfn, pfn_to_page};
+use crate::percpu::{State, mod_page_state};
 use crate::ptr::{Kmapped, Low};
+use crate::rmap::ReverseMap;
+use crate::slab::{self, CacheId};
+use crate::tlb;
+use lowmem_abi::layout::PAGE_SIZE;
 use lowmem_abi::owner::Owner;
 
 /// Present.
@@ -26,6 +41,8 @@ pub const PSE: u32 = 0x080;
 pub const PROTNONE: u32 = 0x080;
 /// Global.
 pub const GLOBAL: u32 = 0x100;
+/// A page-directory entry that names a page table (_PAGE_TABLE).
+pub const TABLE: u32 = PRESENT | RW | USER | ACCESSED | DIRTY;
 /// Not present and this bit: a file pte (nonlinear vma), page offset in the high word.
 pub const FILE: u32 = 0x040;
 
@@ -146,25 +163,147 @@ pub fn task_size<K: Kernel>(k: K) -> u32 {
     }
 }
 
-/// Makes mm's page directories; sets mm->pgd.
-pub fn pgd_alloc<K: Kernel>(k: K, mm: Low<Mm>) -> Result<(), Oom> {
-    let _ = (k, mm);
-    Err(Oom { owner: Owner::Pgd })
+/// User page directories of a process: 3, or 4 of 4G/4G, the last with the shared top entries.
+const fn user_pmds<K: Kernel>() -> u32 {
+    if K::SPLIT { 4 } else { 3 }
 }
+
+/// Entries of the last 4G/4G directory that a process has for itself; the rest is the shared top 16 MB.
+const TOP_PRIVATE: u32 = 504;
+
+/// Constructor of slab "pgd": only the kernel's slot is ever the same (3G/1G: the kernel's page directory).
+pub(crate) fn pgd_ctor<K: Kernel>(k: K, pgd: Low<Pgd>) {
+    let mut i = 0;
+    while i < 8 {
+        pgd.set_half(k, i, 0);
+        i += 1;
+    }
+    if !K::SPLIT {
+        pgd.set_half(k, 6, arch(k).swapper(k, 6));
+    }
+}
+
+/// Constructor of slab "kpmd": zero but for the entries of the shared top 16 MB.
+pub(crate) fn kpmd_ctor<K: Kernel>(k: K, pmd: u32) {
+    k.clear_page(Kmapped(pmd));
+    let top = arch(k).top_pmd(k);
+    let mut i = TOP_PRIVATE * 8;
+    while i < PAGE_SIZE {
+        let word: Low<u32> = Low::new(top.wrapping_add(i));
+        Low::<u32>::new(pmd.wrapping_add(i)).write(k, word.read(k));
+        i += 4;
+    }
+}
+
+/// Slab of the page directory of slot `i`.
+const fn pmd_cache(i: u32) -> CacheId {
+    if i == 3 { CacheId::Kpmd } else { CacheId::Pmd }
+}
+
+/// Direct-map address of the page directory of pgd slot `i` (0 when absent).
+#[inline(always)]
+fn pmd_page<K: Kernel>(k: K, pgd: Low<Pgd>, i: u32) -> u32 {
+    k.page_offset().wrapping_add(pgd.half(k, i * 2) & !0xfff)
+}
+
+/// Makes mm's page directories; sets mm->pgd. A pgd entry carries Present only (PAE).
+pub fn pgd_alloc<K: Kernel>(k: K, mm: Low<Mm>) -> Result<(), Oom> {
+    let pgd: Low<Pgd> = slab::kmem_cache_alloc(k, CacheId::Pgd, Gfp::Kernel)?;
+    let mut i = 0;
+    while i < user_pmds::<K>() {
+        match slab::kmem_cache_alloc::<K, u32>(k, pmd_cache(i), Gfp::Kernel) {
+            Ok(pmd) => {
+                let pa = pmd.va().wrapping_sub(k.page_offset());
+                k.pte_set_64(Kmapped(pgd.va() + i * 8), u64::from(pa | PRESENT));
+            }
+            Err(oom) => {
+                free_pmds(k, pgd, i);
+                slab::kmem_cache_free(k, CacheId::Pgd, pgd);
+                return Err(oom);
+            }
+        }
+        i += 1;
+    }
+    mm.set_pgd(k, pgd);
+    Ok(())
+}
+
+/// Gives the first `n` page directories back, all of whose entries are clear again.
+fn free_pmds<K: Kernel>(k: K, pgd: Low<Pgd>, n: u32) {
+    let mut i = 0;
+    while i < n {
+        let pmd: Low<u32> = Low::new(pmd_page(k, pgd, i));
+        // The constructed state of "pgd": no user directory.
+        pgd.set_half(k, i * 2, 0);
+        slab::kmem_cache_free(k, pmd_cache(i), pmd);
+        i += 1;
+    }
+}
+
 /// Frees mm's page directories, whose page tables are gone.
 pub fn pgd_free<K: Kernel>(k: K, mm: Low<Mm>) {
-    let _ = (k, mm);
+    let pgd = mm.pgd(k);
+    free_pmds(k, pgd, user_pmds::<K>());
+    slab::kmem_cache_free(k, CacheId::Pgd, pgd);
+    mm.set_pgd(k, Low::NULL);
 }
+
+/// Direct-map address of `addr`'s page-directory entry (pmd_offset of pgd_offset).
+#[inline(always)]
+pub fn pmd_offset<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Low<u32> {
+    let pmd = pmd_page(k, mm.pgd(k), addr >> 30);
+    Low::new(pmd + ((addr >> 21) & 511) * 8)
+}
+
+/// Direct-map address of `addr`'s pte in the table that page-directory entry `entry` names.
+#[inline(always)]
+fn pte_offset<K: Kernel>(k: K, entry: u32, addr: u32) -> Kmapped {
+    let table = k.page_offset().wrapping_add(entry & !0xfff);
+    Kmapped(table + ((addr >> 12) & 511) * 8)
+}
+
 /// The pte of `addr`, its table made if missing (page_table_lock held; dropped and retaken around the allocation).
+#[inline]
 pub fn pte_alloc_map<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Result<Kmapped, Oom> {
-    let _ = (k, mm, addr);
-    Err(Oom { owner: Owner::Pte })
+    let pmd = pmd_offset(k, mm, addr);
+    if pmd.read(k) & PRESENT == 0 {
+        pte_alloc(k, mm, pmd, addr)?;
+    }
+    Ok(pte_offset(k, pmd.read(k), addr))
 }
+
+/// Makes the page table of the page-directory entry at `pmd` (pte_alloc_one and pmd_populate).
+#[cold]
+#[inline(never)]
+fn pte_alloc<K: Kernel>(k: K, mm: Low<Mm>, pmd: Low<u32>, addr: u32) -> Result<(), Oom> {
+    mm.page_table_lock(k).unlock(k);
+    let page = alloc_pages(k, Gfp::Kernel, 0, Owner::Pte);
+    if let Ok(page) = page {
+        let at = kmap_atomic(k, page, KmType::User0);
+        k.clear_page(at);
+        kunmap_atomic(k, at, KmType::User0);
+    }
+    mm.page_table_lock(k).lock(k);
+    let page = page?;
+    // Another thread may have filled the entry while the lock was free.
+    if pmd.read(k) & PRESENT != 0 {
+        free_pages(k, page, 0);
+        return Ok(());
+    }
+    <K::Rmap as ReverseMap<K>>::pte_page_init(k, page, mm, addr & !0x1f_ffff);
+    mod_page_state(k, State::NrPageTablePages, 1);
+    let entry = (u64::from(page_to_pfn(k, page)) << 12) | u64::from(TABLE);
+    k.pte_set_64(Kmapped(pmd.va()), entry);
+    Ok(())
+}
+
 /// The pte of `addr` if its table exists.
+#[inline]
 pub fn pte_lookup<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Option<Kmapped> {
-    let _ = (k, mm, addr);
-    None
+    let entry = pmd_offset(k, mm, addr).read(k);
+    if entry & PRESENT == 0 { None } else { Some(pte_offset(k, entry, addr)) }
 }
+
 /// Ends a use of [`pte_alloc_map`] or [`pte_lookup`] (nothing without highpte).
 #[inline(always)]
 pub fn pte_unmap<K: Kernel>(k: K, pte: Kmapped) {
@@ -226,12 +365,86 @@ pub fn ptep_set_access_flags<K: Kernel>(
         crate::tlb::flush_tlb_page(k, vma, addr);
     }
 }
-/// munmap: frees page tables only where `start..end` with the surrounding free space covers a whole page-directory slot
+/// munmap: frees page tables only where `start..end` with the free space around it covers a whole page-directory slot
 /// (1 GB). `prev` is the vma below the hole, or null.
 pub fn free_pgtables<K: Kernel>(k: K, mm: Low<Mm>, prev: Low<Vma>, start: u32, end: u32) {
-    let _ = (k, mm, prev, start, end);
+    let mut first = start & PGDIR_MASK;
+    let mut last = end.wrapping_add(!PGDIR_MASK);
+    if last < end {
+        last = u32::MAX;
+    }
+    let mut prev = prev;
+    if prev.is_null() {
+        prev = mm.mmap(k);
+    }
+    if !prev.is_null() && prev.end(k) > start && prev.start(k) >= end {
+        // No vma below the hole: the first one bounds it from above.
+        if last > prev.start(k) {
+            last = prev.start(k);
+        }
+    } else {
+        while let Some(at) = prev.get() {
+            let next = at.next(k);
+            if !next.is_null() {
+                if next.start(k) < start {
+                    prev = next;
+                    continue;
+                }
+                if last > next.start(k) {
+                    last = next.start(k);
+                }
+            }
+            if at.end(k) > first {
+                first = at.end(k).wrapping_add(!PGDIR_MASK);
+                if first < at.end(k) {
+                    return;
+                }
+            }
+            break;
+        }
+    }
+    if last < first {
+        return;
+    }
+    let mut slot = first >> 30;
+    let mut cleared = false;
+    while slot < last >> 30 {
+        clear_directory(k, mm, slot);
+        cleared = true;
+        slot += 1;
+    }
+    if cleared {
+        tlb::flush_tlb_mm(k, mm);
+    }
 }
+
+/// Start of an address's page-directory slot.
+const PGDIR_MASK: u32 = 0xc000_0000;
+
 /// exit: frees all page tables of mm, one pass over its page directories.
 pub fn clear_page_tables<K: Kernel>(k: K, mm: Low<Mm>) {
-    let _ = (k, mm);
+    let mut slot = 0;
+    while slot < user_pmds::<K>() {
+        clear_directory(k, mm, slot);
+        slot += 1;
+    }
+}
+
+/// Frees the page tables of one page directory, entry by entry (free_one_pgd).
+fn clear_directory<K: Kernel>(k: K, mm: Low<Mm>, slot: u32) {
+    let pmd = pmd_page(k, mm.pgd(k), slot);
+    let entries = if slot == 3 { TOP_PRIVATE } else { 512 };
+    let mut i = 0;
+    while i < entries {
+        let at: Low<u32> = Low::new(pmd + i * 8);
+        let entry = at.read(k);
+        if entry & PRESENT != 0 {
+            k.pte_set_64(Kmapped(at.va()), 0);
+            let page = pfn_to_page(k, entry >> 12);
+            <K::Rmap as ReverseMap<K>>::pte_page_exit(k, page);
+            mod_page_state(k, State::NrPageTablePages, 1u32.wrapping_neg());
+            free_pages(k, page, 0);
+        }
+        i += 1;
+    }
 }

@@ -15,8 +15,10 @@ pub mod buddy;
 pub mod pcp;
 pub mod zone;
 
+use crate::bug_on;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Page, pg};
+use crate::percpu;
 use crate::ptr::Low;
 use lowmem_abi::owner::Owner;
 pub use zone::{Zone, ZoneKind};
@@ -33,25 +35,171 @@ pub enum Gfp {
 }
 
 /// Allocates 2^`order` pages, physically contiguous and aligned to their size in their zone; count 1.
-pub fn alloc_pages<K: Kernel>(k: K, gfp: Gfp, order: u32, owner: Owner) -> Result<Low<Page>, Oom> {
-    let _ = (gfp, order);
-    let _ = k;
+///
+/// Passes of __alloc_pages: with the incremental minimum; then, kswapd woken, with it less a quarter of pages_low for
+/// GFP_ATOMIC. Callers that cannot wait may also take a zone that is above pages_high.
+pub fn alloc_pages<K: Kernel>(
+    k: K,
+    gfp: Gfp,
+    order: u32,
+    owner: Owner,
+) -> Result<Low<Page>, Oom> {
+    let highest = match gfp {
+        Gfp::Kernel | Gfp::Atomic => ZoneKind::Normal as u32,
+        Gfp::HighUser => ZoneKind::HighMem as u32,
+    };
+    let node = zone::node(k);
+    for pass in [Pass::Low, Pass::Min] {
+        let mut kind = highest + 1;
+        while kind > 0 {
+            kind -= 1;
+            let zone = node.zone(k, kind);
+            if zone.present_pages(k) == 0 {
+                continue;
+            }
+            let mut min = (1 << order) + zone.protection(k, highest);
+            if pass == Pass::Min && gfp == Gfp::Atomic {
+                min -= zone.pages_low(k) >> 2;
+            }
+            let free = zone.free_pages(k);
+            if free >= min || (gfp == Gfp::Atomic && free >= zone.pages_high(k)) {
+                if let Some(page) = rmqueue(k, zone, order) {
+                    prep_new_page(k, page, order, owner);
+                    return Ok(page);
+                }
+            }
+        }
+        if pass == Pass::Low {
+            wake_kswapd(k, highest);
+        }
+    }
     Err(Oom { owner })
+}
+
+/// A pass of __alloc_pages over the zones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Low,
+    Min,
+}
+
+/// Notes in each zone tried that kswapd was asked for; it does not scan yet.
+#[cold]
+fn wake_kswapd<K: Kernel>(k: K, highest: u32) {
+    let mut kind = 0;
+    while kind <= highest {
+        zone::node(k).zone(k, kind).set_kswapd_wanted(k, 1);
+        kind += 1;
+    }
+}
+
+/// buffered_rmqueue.
+#[inline]
+fn rmqueue<K: Kernel>(k: K, zone: Low<Zone>, order: u32) -> Option<Low<Page>> {
+    if order == 0 {
+        return pcp::take(k, zone, pcp::Temperature::Hot);
+    }
+    let flags = k.irq_save();
+    zone.lock(k).lock(k);
+    let page = buddy::take_block(k, zone, order);
+    zone.lock(k).unlock(k);
+    k.irq_restore(flags);
+    page
+}
+
+/// Bits of page->flags that never change: the zone.
+const FIXED_FLAGS: u32 = (3 << pg::ZONE_SHIFT) | (1 << pg::HIGHMEM);
+
+/// Bits that must be clear in a page that is free or becomes free.
+const BUSY_FLAGS: u32 = (1 << pg::LRU)
+    | (1 << pg::PRIVATE)
+    | (1 << pg::LOCKED)
+    | (1 << pg::ACTIVE)
+    | (1 << pg::SLAB)
+    | (1 << pg::SWAPCACHE)
+    | (1 << pg::WRITEBACK)
+    | (1 << pg::RESERVED)
+    | (1 << pg::MAPLOCK);
+
+/// Checks a page that was free and hands it out: flags with its owner, no private data, one reference. The real routine writes
+/// the first page only; the others of a block get their owner here, because each page of low memory has one.
+#[inline]
+fn prep_new_page<K: Kernel>(k: K, page: Low<Page>, order: u32, owner: Owner) {
+    percpu::mod_page_state(k, percpu::State::PgAlloc, 1 << order);
+    let flags = page.flags(k);
+    bug_on!(k, Buddy, page.mapping(k) | page.rmap(k) | page.count(k) != 0, page.va());
+    bug_on!(k, Buddy, flags & BUSY_FLAGS != 0, page.va());
+    page.set_flags(k, (flags & FIXED_FLAGS) | ((owner as u32) << pg::OWNER_SHIFT));
+    page.set_private(k, 0);
+    page.set_count(k, 1);
+    let mut i = 1;
+    while i < 1 << order {
+        let other: Low<Page> = page.field(i * 32);
+        let flags = other.flags(k) & FIXED_FLAGS;
+        other.set_flags(k, flags | ((owner as u32) << pg::OWNER_SHIFT));
+        i += 1;
+    }
 }
 
 /// Drops the reference of an allocation of 2^`order` pages; frees it when it was the last (__free_pages).
 pub fn free_pages<K: Kernel>(k: K, page: Low<Page>, order: u32) {
-    let _ = (k, page, order);
+    if page.flags(k) & (1 << pg::RESERVED) != 0 || !k.atomic_dec_and_test(page.count_word()) {
+        return;
+    }
+    if order == 0 {
+        free_hot_page(k, page);
+        return;
+    }
+    percpu::mod_page_state(k, percpu::State::PgFree, 1 << order);
+    let mut i = 0;
+    while i < 1 << order {
+        free_pages_check(k, page.field(i * 32));
+        i += 1;
+    }
+    let zone = zone_of(k, page);
+    let flags = k.irq_save();
+    zone.lock(k).lock(k);
+    zone.set_all_unreclaimable(k, 0);
+    zone.set_pages_scanned(k, 0);
+    buddy::free_block(k, zone, page, order);
+    zone.lock(k).unlock(k);
+    k.irq_restore(flags);
+}
+
+/// A page that becomes free is in use nowhere, and has no owner any more.
+#[inline]
+fn free_pages_check<K: Kernel>(k: K, page: Low<Page>) {
+    let flags = page.flags(k);
+    bug_on!(k, Buddy, page.mapping(k) | page.rmap(k) | page.count(k) != 0, page.va());
+    bug_on!(k, Buddy, flags & BUSY_FLAGS != 0, page.va());
+    page.set_flags(k, flags & FIXED_FLAGS);
 }
 
 /// Frees a page whose count has become 0, to the hot list (free_hot_page).
 pub fn free_hot_page<K: Kernel>(k: K, page: Low<Page>) {
-    let _ = (k, page);
+    percpu::mod_page_state(k, percpu::State::PgFree, 1);
+    free_pages_check(k, page);
+    pcp::give(k, page, pcp::Temperature::Hot);
 }
 
 /// Frees a page whose count has become 0, to the cold list (free_cold_page).
 pub fn free_cold_page<K: Kernel>(k: K, page: Low<Page>) {
-    let _ = (k, page);
+    percpu::mod_page_state(k, percpu::State::PgFree, 1);
+    free_pages_check(k, page);
+    pcp::give(k, page, pcp::Temperature::Cold);
+}
+
+/// Owner of a page, from its flags.
+#[inline(always)]
+pub fn owner_of<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+    (page.flags(k) >> pg::OWNER_SHIFT) & 0x3f
+}
+
+/// Gives a page another owner (a page-cache page that becomes anonymous keeps its frame).
+#[inline(always)]
+pub fn set_owner<K: Kernel>(k: K, page: Low<Page>, owner: Owner) {
+    let flags = page.flags(k) & !(0x3f << pg::OWNER_SHIFT);
+    page.set_flags(k, flags | ((owner as u32) << pg::OWNER_SHIFT));
 }
 
 /// Frame number of a page.

@@ -114,3 +114,53 @@ pub fn node<K: Kernel>(k: K) -> Low<Node> {
 pub fn zone<K: Kernel>(k: K, kind: ZoneKind) -> Low<Zone> {
     node(k).zone(k, kind as u32)
 }
+
+/// Square root, rounded down (int_sqrt).
+const fn int_sqrt(x: u32) -> u32 {
+    let mut root = 0;
+    let mut bit = 1 << 15;
+    while bit != 0 {
+        let t: u32 = root | bit;
+        if t <= 0xffff && t * t <= x {
+            root = t;
+        }
+        bit >>= 1;
+    }
+    root
+}
+
+/// Watermarks of all zones (init_per_zone_pages_min and setup_per_zone_pages_min), and the incremental minimum.
+pub fn setup_watermarks<K: Kernel>(k: K) {
+    let lowmem = zone(k, ZoneKind::Dma).present_pages(k) + zone(k, ZoneKind::Normal).present_pages(k);
+    // sqrt(lowmem kB * 16) of later versions is sqrt(lowmem kB) in 2.6.7: 957 kB for 896 MB.
+    let kbytes = int_sqrt(lowmem << 2).clamp(128, 16_384);
+    let pages_min = kbytes >> 2;
+    for kind in ZoneKind::ALL {
+        let zone = zone(k, kind);
+        let present = zone.present_pages(k);
+        let min = match kind {
+            ZoneKind::HighMem => (present / 1024).clamp(32, 128),
+            ZoneKind::Dma | ZoneKind::Normal => {
+                // 32-bit as there: pages_min is at most 4,096 and present below 2^20.
+                if lowmem == 0 { 0 } else { pages_min * present / lowmem }
+            }
+        };
+        zone.set_pages_min(k, min);
+        zone.set_pages_low(k, 2 * min);
+        zone.set_pages_high(k, 3 * min);
+    }
+    let mut wanted = 0;
+    while wanted < MAX_NR_ZONES {
+        let mut sum = 0;
+        let mut i = wanted + 1;
+        while i > 0 {
+            i -= 1;
+            let zone = node(k).zone(k, i);
+            if zone.present_pages(k) != 0 {
+                sum += zone.pages_low(k);
+            }
+            zone.set_protection(k, wanted, sum);
+        }
+        wanted += 1;
+    }
+}
