@@ -14,9 +14,7 @@ use crate::layout::ThreadInfo;
 use crate::pgtable::{Prot, Pte};
 use crate::ptr::Low;
 use crate::root;
-use lowmem_abi::boot::{
-    STUB_BYTES, VECTOR_RESCHED, VECTOR_SYSTEM_CALL, VECTOR_TICK, VECTOR_UNMAP,
-};
+use lowmem_abi::boot::{STUB_BYTES, VECTOR_RESCHED, VECTOR_SYSTEM_CALL, VECTOR_TICK, VECTOR_UNMAP};
 
 /// Kernel code selector (2.6's GDT).
 pub const KERNEL_CS: u32 = 0x60;
@@ -81,7 +79,11 @@ pub fn arch<K: Kernel>(k: K) -> Low<ArchRoot> {
 /// Where the CPU finds the tables: (GDT, IDT, TSS).
 pub fn table_addresses<K: Kernel>(k: K) -> (u32, u32, u32) {
     if K::SPLIT {
-        (fix_to_virt(FIX_GDT), fix_to_virt(FIX_IDT), fix_to_virt(FIX_TSS))
+        (
+            fix_to_virt(FIX_GDT),
+            fix_to_virt(FIX_IDT),
+            fix_to_virt(FIX_TSS),
+        )
     } else {
         let at = arch(k).va();
         (at, at + 0x1000, at + 0x2000)
@@ -115,7 +117,12 @@ pub fn init_tables<K: Kernel>(k: K) {
             1 | 2 | 14 => 0x8e00,
             _ => 0x8f00,
         };
-        gate(k, vector, symbols.exception_stubs(k).wrapping_add(vector * STUB_BYTES), access);
+        gate(
+            k,
+            vector,
+            symbols.exception_stubs(k).wrapping_add(vector * STUB_BYTES),
+            access,
+        );
         vector += 1;
     }
     gate(k, VECTOR_SYSTEM_CALL, symbols.system_call(k), 0xef00);
@@ -180,4 +187,3 @@ pub fn swapper_pg_dir<K: Kernel>(k: K) -> u32 {
     let _ = k;
     lowmem_abi::layout::ROOT + root::ARCH + 0x800
 }
-

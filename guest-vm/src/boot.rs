@@ -73,7 +73,11 @@ pub fn info<K: Kernel>(k: K) -> Low<Info> {
 impl Low<Info> {
     /// 4G/4G: first frame of the trampoline text, which the image holds as its first two pages; 0 without an image.
     pub fn trampoline_pfn<K: Kernel>(self, k: K) -> u32 {
-        if self.symbols(k).trampoline_start(k) == 0 { 0 } else { IMAGE >> 12 }
+        if self.symbols(k).trampoline_start(k) == 0 {
+            0
+        } else {
+            IMAGE >> 12
+        }
     }
 }
 
@@ -111,9 +115,22 @@ struct Plan {
 
 /// Brings the machine up and writes CpuStart; returns the first user frame, which is the next thing to run.
 pub fn boot<K: Kernel>(k: K) -> Low<Frame> {
+    boot_core(k);
+    let first = start(k);
+    finish(k);
+    first
+}
+
+/// Boot as far as this core goes: page tables, zones, slab, descriptor tables. Tests of the core stop here.
+pub fn boot_core<K: Kernel>(k: K) {
     let i = info(k);
     bug_on!(k, Boot, i.magic(k) != BootInfo::MAGIC, i.magic(k));
-    bug_on!(k, Boot, i.stack_bytes(k) != arch::THREAD_SIZE, i.stack_bytes(k));
+    bug_on!(
+        k,
+        Boot,
+        i.stack_bytes(k) != arch::THREAD_SIZE,
+        i.stack_bytes(k)
+    );
     let maxmem = if K::SPLIT { MAXMEM_4G4G } else { MAXMEM_3G1G } >> 12;
     let max_pfn = i.ram_frames(k);
     let max_low_pfn = if max_pfn < maxmem { max_pfn } else { maxmem };
@@ -122,7 +139,9 @@ pub fn boot<K: Kernel>(k: K) -> Low<Frame> {
     n.set_max_low_pfn(k, max_low_pfn);
     n.set_l1_line(k, i.chain_line(k));
 
-    let mut bootmem = Bootmem { next_pfn: i.image_end_frame(k) };
+    let mut bootmem = Bootmem {
+        next_pfn: i.image_end_frame(k),
+    };
     paging_init(k, &mut bootmem, max_low_pfn);
     kmap::init(k);
     arch::map_shared_tables(k);
@@ -136,11 +155,23 @@ pub fn boot<K: Kernel>(k: K) -> Low<Frame> {
     let mem_map_pages = max_pfn.div_ceil(PAGE_SIZE / 32);
     let dma_end = zone_bounds(k, ZoneKind::Dma).1;
     // Goal of boot allocations: above the DMA zone.
-    let goal = if bootmem.next_pfn > dma_end { bootmem.next_pfn } else { dma_end };
-    let mem_map =
-        if goal + mem_map_pages < max_low_pfn { goal } else { bootmem.next_pfn };
+    let goal = if bootmem.next_pfn > dma_end {
+        bootmem.next_pfn
+    } else {
+        dma_end
+    };
+    let mem_map = if goal + mem_map_pages < max_low_pfn {
+        goal
+    } else {
+        bootmem.next_pfn
+    };
     if mem_map + mem_map_pages >= max_low_pfn {
-        k.fatal(ReportKind::OutOfMemory, ZoneKind::Normal as u32, 0, Owner::MemMap as u32);
+        k.fatal(
+            ReportKind::OutOfMemory,
+            ZoneKind::Normal as u32,
+            0,
+            Owner::MemMap as u32,
+        );
     }
     let plan = Plan {
         max_pfn,
@@ -157,16 +188,11 @@ pub fn boot<K: Kernel>(k: K) -> Low<Frame> {
     free_all(k, &plan);
     zone::setup_watermarks(k);
     slab::init(k, slab_arrays);
-
-    let first = start(k);
-    finish(k);
-    first
 }
 
 /// The parts above the core.
 fn start<K: Kernel>(k: K) -> Low<Frame> {
     let made = crate::task::init(k)
-        .and_then(|()| crate::objects::init(k))
         .and_then(|()| <K::Rmap as ReverseMap<K>>::boot(k))
         .and_then(|()| crate::task::start_first(k));
     match made {
@@ -182,7 +208,11 @@ fn paging_init<K: Kernel>(k: K, bootmem: &mut Bootmem, max_low_pfn: u32) {
     let empty = bootmem.take_clear(k);
     let mut slot = 0;
     while slot < 4 {
-        let pmd = if slot < first_slot { empty } else { bootmem.take_clear(k) };
+        let pmd = if slot < first_slot {
+            empty
+        } else {
+            bootmem.take_clear(k)
+        };
         let pa = pmd.wrapping_sub(k.page_offset());
         root.set_swapper(k, slot * 2, pa | PRESENT);
         root.set_swapper(k, slot * 2 + 1, 0);
@@ -198,10 +228,18 @@ fn paging_init<K: Kernel>(k: K, bootmem: &mut Bootmem, max_low_pfn: u32) {
     }
     let pkmap = bootmem.take_clear(k);
     root.set_pkmap_pte(k, pkmap);
-    set_kernel_pmd(k, pkmap_base::<K>(), pkmap.wrapping_sub(k.page_offset()) | TABLE);
+    set_kernel_pmd(
+        k,
+        pkmap_base::<K>(),
+        pkmap.wrapping_sub(k.page_offset()) | TABLE,
+    );
     let fixmap = bootmem.take_clear(k);
     root.set_fixmap_pte(k, fixmap);
-    set_kernel_pmd(k, fix_to_virt(0), fixmap.wrapping_sub(k.page_offset()) | TABLE);
+    set_kernel_pmd(
+        k,
+        fix_to_virt(0),
+        fixmap.wrapping_sub(k.page_offset()) | TABLE,
+    );
     root.set_top_pmd(k, k.page_offset().wrapping_add(root.swapper(k, 6) & !0xfff));
     bug_on!(k, Boot, LAST_PKMAP != 512);
     k.load_cr3(arch::swapper_pg_dir(k));
@@ -209,7 +247,9 @@ fn paging_init<K: Kernel>(k: K, bootmem: &mut Bootmem, max_low_pfn: u32) {
 
 /// Writes the kernel's page-directory entry of `va`.
 fn set_kernel_pmd<K: Kernel>(k: K, va: u32, entry: u32) {
-    let pmd = k.page_offset().wrapping_add(arch(k).swapper(k, (va >> 30) * 2) & !0xfff);
+    let pmd = k
+        .page_offset()
+        .wrapping_add(arch(k).swapper(k, (va >> 30) * 2) & !0xfff);
     let at: Low<u32> = Low::new(pmd.wrapping_add(((va >> 21) & 511) * 8));
     at.write(k, entry);
     at.field::<u32>(4).write(k, 0);
@@ -304,7 +344,11 @@ fn mem_map_init<K: Kernel>(k: K, plan: &Plan) {
 }
 
 fn reserve<K: Kernel>(k: K, range: (u32, u32), owner: Owner) {
-    init_pages(k, range, (1 << pg::RESERVED) | ((owner as u32) << pg::OWNER_SHIFT));
+    init_pages(
+        k,
+        range,
+        (1 << pg::RESERVED) | ((owner as u32) << pg::OWNER_SHIFT),
+    );
 }
 
 fn init_pages<K: Kernel>(k: K, (from, to): (u32, u32), flags: u32) {
@@ -312,7 +356,11 @@ fn init_pages<K: Kernel>(k: K, (from, to): (u32, u32), flags: u32) {
         let (start, end) = zone_bounds(k, kind);
         let from = if from > start { from } else { start };
         let to = if to < end { to } else { end };
-        let high = if kind == ZoneKind::HighMem { 1 << pg::HIGHMEM } else { 0 };
+        let high = if kind == ZoneKind::HighMem {
+            1 << pg::HIGHMEM
+        } else {
+            0
+        };
         let flags = flags | ((kind as u32) << pg::ZONE_SHIFT) | high;
         let mut page = pfn_to_page(k, from);
         let mut pfn = from;
@@ -332,8 +380,11 @@ fn init_pages<K: Kernel>(k: K, (from, to): (u32, u32), flags: u32) {
 
 /// Hands everything that is not reserved to the buddy allocator (free_all_bootmem and the highmem loop), by blocks.
 fn free_all<K: Kernel>(k: K, plan: &Plan) {
-    let ranges =
-        [(ROOT_END >> 12, 0xa0), (plan.boot_end, plan.mem_map), (plan.mem_map_end, plan.max_pfn)];
+    let ranges = [
+        (ROOT_END >> 12, 0xa0),
+        (plan.boot_end, plan.mem_map),
+        (plan.mem_map_end, plan.max_pfn),
+    ];
     let mut total = 0;
     for (from, to) in ranges {
         for kind in ZoneKind::ALL {

@@ -166,7 +166,7 @@ guest_struct! {
     /// page_address_map: which page is mapped where.
     pub struct PageAddressMap [K] size 16;
     at 0 => word page, set_page: Low<Page>;
-    at 4 => word va, set_va: u32;
+    at 4 => word window, set_window: u32;
     at 8 => part list: ListHead;
 }
 
@@ -212,7 +212,7 @@ fn window_address<K: Kernel>(k: K, page: Low<Page>) -> Option<u32> {
     while at != head {
         let map: Low<PageAddressMap> = at.container(8);
         if map.page(k) == page {
-            found = Some(map.va(k));
+            found = Some(map.window(k));
             break;
         }
         at = at.next(k);
@@ -229,7 +229,7 @@ fn set_window_address<K: Kernel>(k: K, page: Low<Page>, va: u32) {
     let map: Low<PageAddressMap> = pool.next(k).container(8);
     map.list(k).del(k);
     map.set_page(k, page);
-    map.set_va(k, va);
+    map.set_window(k, va);
     let slot = hash_slot(k, page);
     let flags = k.irq_save();
     slot.lock(k).lock(k);

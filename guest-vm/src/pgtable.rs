@@ -301,7 +301,11 @@ fn pte_alloc<K: Kernel>(k: K, mm: Low<Mm>, pmd: Low<u32>, addr: u32) -> Result<(
 #[inline]
 pub fn pte_lookup<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Option<Kmapped> {
     let entry = pmd_offset(k, mm, addr).read(k);
-    if entry & PRESENT == 0 { None } else { Some(pte_offset(k, entry, addr)) }
+    if entry & PRESENT == 0 {
+        None
+    } else {
+        Some(pte_offset(k, entry, addr))
+    }
 }
 
 /// Ends a use of [`pte_alloc_map`] or [`pte_lookup`] (nothing without highpte).

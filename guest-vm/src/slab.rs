@@ -93,7 +93,7 @@ caches! {
     /// struct file.
     Filp, "filp", ProcessOther, Line;
     /// inode.
-    Inode, "inode_cache", Inode, Word;
+    Inode, "inode_cache", Inode, Line;
     /// dentry.
     Dentry, "dentry_cache", Dentry, Word;
     /// buffer_head.
@@ -335,7 +335,11 @@ fn take_from_slabs<K: Kernel>(k: K, cachep: Low<Cache>, ac: Low<ArrayCache>, bat
         slab.set_free(k, free);
         ac.set_avail(k, avail);
         slab.list(k).del(k);
-        let to = if free == BUFCTL_END { cachep.slabs_full(k) } else { cachep.slabs_partial(k) };
+        let to = if free == BUFCTL_END {
+            cachep.slabs_full(k)
+        } else {
+            cachep.slabs_partial(k)
+        };
         slab.list(k).add_to(k, to);
     }
 }
@@ -350,7 +354,11 @@ fn grow<K: Kernel>(k: K, id: CacheId, gfp: Gfp) -> Result<(), Oom> {
     let cachep = cache(k, id);
     cachep.spinlock(k).lock(k);
     let mut colour = cachep.colour_next(k);
-    let next = if colour + 1 >= cachep.colour(k) { 0 } else { colour + 1 };
+    let next = if colour + 1 >= cachep.colour(k) {
+        0
+    } else {
+        colour + 1
+    };
     cachep.set_colour_next(k, next);
     cachep.spinlock(k).unlock(k);
     colour *= cachep.colour_off(k);
@@ -454,7 +462,11 @@ fn flush_array<K: Kernel>(k: K, id: CacheId, ac: Low<ArrayCache>) {
     let mut batch = ac.batchcount(k);
     cachep.spinlock(k).lock(k);
     let shared = cachep.shared(k);
-    let room = if shared.is_null() { 0 } else { shared.limit(k) - shared.avail(k) };
+    let room = if shared.is_null() {
+        0
+    } else {
+        shared.limit(k) - shared.avail(k)
+    };
     if room != 0 {
         if batch > room {
             batch = room;
@@ -574,7 +586,11 @@ fn create<K: Kernel>(k: K, id: CacheId, arrays: u32) {
     let size = align_up(wanted, align);
     let mut off_slab = size >= PAGE_SIZE / 8;
     // Machines above 32 MB may use order 1 against waste.
-    let break_order = if zone::node(k).max_low_pfn(k) > (32 << 20) / PAGE_SIZE { 1 } else { 0 };
+    let break_order = if zone::node(k).max_low_pfn(k) > (32 << 20) / PAGE_SIZE {
+        1
+    } else {
+        0
+    };
     let mut order = 0;
     let (num, mut left) = loop {
         let (num, left) = estimate(order, size, align, off_slab);
@@ -611,12 +627,7 @@ fn create<K: Kernel>(k: K, id: CacheId, arrays: u32) {
 }
 
 /// enable_cpucache: arrays by object size.
-fn enable_cpucache<K: Kernel>(
-    k: K,
-    cachep: Low<Cache>,
-    (size, num): (u32, u32),
-    arrays: u32,
-) {
+fn enable_cpucache<K: Kernel>(k: K, cachep: Low<Cache>, (size, num): (u32, u32), arrays: u32) {
     let limit = match size {
         0..=256 => 120,
         257..=1024 => 54,
@@ -630,8 +641,11 @@ fn enable_cpucache<K: Kernel>(
     ac.set_batchcount(k, batch);
     ac.set_touched(k, 0);
     cachep.set_array(k, 0, ac.va());
-    let shared: Low<ArrayCache> =
-        if K::SMP && size <= PAGE_SIZE { Low::new(arrays + 16 + 120 * 4) } else { Low::NULL };
+    let shared: Low<ArrayCache> = if K::SMP && size <= PAGE_SIZE {
+        Low::new(arrays + 16 + 120 * 4)
+    } else {
+        Low::NULL
+    };
     if !shared.is_null() {
         shared.set_avail(k, 0);
         shared.set_limit(k, batch * 8);
@@ -658,7 +672,10 @@ pub fn usage<K: Kernel>(k: K, id: CacheId) -> (u32, u32, u32) {
         }
     }
     let shared = cachep.shared(k);
-    let cached = cpu_array(k, cachep).avail(k)
-        + if shared.is_null() { 0 } else { shared.avail(k) };
-    (cachep.num_slabs(k) << cachep.gfporder(k), inuse - cached, cachep.objsize(k))
+    let cached = cpu_array(k, cachep).avail(k) + if shared.is_null() { 0 } else { shared.avail(k) };
+    (
+        cachep.num_slabs(k) << cachep.gfporder(k),
+        inuse - cached,
+        cachep.objsize(k),
+    )
 }

@@ -7,12 +7,12 @@
 //! Leaves out: signals, ptrace, debug and machine-check exceptions: those are BUGs.
 //! Invariant: interrupts are off when this returns to user mode.
 
+use crate::bug;
 use crate::kernel::{Efault, Kernel};
 use crate::layout::Frame;
 use crate::percpu::this_cpu;
 use crate::ptr::{Kmapped, Low};
 use crate::uaccess::UserAccess;
-use crate::bug;
 use lowmem_abi::boot::{
     VECTOR_RESCHED, VECTOR_SYSENTER, VECTOR_SYSTEM_CALL, VECTOR_TICK, VECTOR_UNMAP,
 };
@@ -35,8 +35,13 @@ pub fn kernel_main<K: Kernel>(k: K, frame: Low<Frame>, vector: u32) -> Low<Frame
         VECTOR_SYSENTER => sysenter(k, frame),
         VECTOR_TICK => crate::sched::tick(k, frame),
         VECTOR_RESCHED => {}
-        VECTOR_UNMAP => crate::reclaim::unmap_probe(k),
-        _ => k.fatal(ReportKind::Bug, bug::File::Trap as u32, vector, frame.eip(k)),
+        VECTOR_UNMAP => {}
+        _ => k.fatal(
+            ReportKind::Bug,
+            bug::File::Trap as u32,
+            vector,
+            frame.eip(k),
+        ),
     }
     if !user_mode {
         return frame;
@@ -54,7 +59,18 @@ fn page_fault<K: Kernel>(k: K, frame: Low<Frame>) {
     if frame.eflags(k) & EFLAGS_IF != 0 {
         k.irq_restore(EFLAGS_IF | 2);
     }
-    crate::mm::fault::do_page_fault(k, frame, addr, error);
+    do_page_fault(k, frame, addr, error);
+}
+
+/// A page fault of the kernel's own access to user memory, as a native copy routine raises it (on the CPU it arrives as a
+/// nested frame). `error` as the CPU would push it, User clear.
+pub fn kernel_fault<K: Kernel>(k: K, addr: u32, error: u32) {
+    do_page_fault(k, Low::NULL, addr, error);
+}
+
+fn do_page_fault<K: Kernel>(k: K, frame: Low<Frame>, addr: u32, error: u32) {
+    let _ = frame;
+    k.fatal(ReportKind::Bug, bug::File::Trap as u32, error, addr)
 }
 
 /// A system call by sysenter: the sixth argument lies on the user's stack, where ebp points.

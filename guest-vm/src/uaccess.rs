@@ -11,3 +11,21 @@ pub trait UserAccess<K: Kernel> {
     /// Copies from user memory of the current mm.
     fn copy_from_user(k: K, to: Kmapped, user: u32, bytes: u32) -> Result<(), Efault>;
 }
+
+/// User access chosen by type before the handle's type exists, see [`crate::rmap::Scheme`].
+pub trait Access: 'static {
+    /// Its copies.
+    type User<K: Kernel>: UserAccess<K>;
+    /// [`Kernel::SPLIT`].
+    const SPLIT: bool;
+}
+
+impl Access for crate::uaccess_direct::Direct {
+    type User<K: Kernel> = Self;
+    const SPLIT: bool = false;
+}
+
+impl Access for crate::uaccess_split::Split {
+    type User<K: Kernel> = Self;
+    const SPLIT: bool = true;
+}

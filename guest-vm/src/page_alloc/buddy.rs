@@ -48,7 +48,9 @@ pub fn free_block<K: Kernel>(k: K, zone: Low<Zone>, page: Low<Page>, order: u32)
         idx &= !(1 << order);
         order += 1;
     }
-    page_at(k, zone, idx).lru(k).add_to(k, zone.free_area(k, order).free_list(k));
+    page_at(k, zone, idx)
+        .lru(k)
+        .add_to(k, zone.free_area(k, order).free_list(k));
 }
 
 /// Takes a block of 2^`order` pages off the smallest list that has one (__rmqueue; zone lock held).

@@ -38,12 +38,7 @@ pub enum Gfp {
 ///
 /// Passes of __alloc_pages: with the incremental minimum; then, kswapd woken, with it less a quarter of pages_low for
 /// GFP_ATOMIC. Callers that cannot wait may also take a zone that is above pages_high.
-pub fn alloc_pages<K: Kernel>(
-    k: K,
-    gfp: Gfp,
-    order: u32,
-    owner: Owner,
-) -> Result<Low<Page>, Oom> {
+pub fn alloc_pages<K: Kernel>(k: K, gfp: Gfp, order: u32, owner: Owner) -> Result<Low<Page>, Oom> {
     let highest = match gfp {
         Gfp::Kernel | Gfp::Atomic => ZoneKind::Normal as u32,
         Gfp::HighUser => ZoneKind::HighMem as u32,
@@ -127,9 +122,17 @@ const BUSY_FLAGS: u32 = (1 << pg::LRU)
 fn prep_new_page<K: Kernel>(k: K, page: Low<Page>, order: u32, owner: Owner) {
     percpu::mod_page_state(k, percpu::State::PgAlloc, 1 << order);
     let flags = page.flags(k);
-    bug_on!(k, Buddy, page.mapping(k) | page.rmap(k) | page.count(k) != 0, page.va());
+    bug_on!(
+        k,
+        Buddy,
+        page.mapping(k) | page.rmap(k) | page.count(k) != 0,
+        page.va()
+    );
     bug_on!(k, Buddy, flags & BUSY_FLAGS != 0, page.va());
-    page.set_flags(k, (flags & FIXED_FLAGS) | ((owner as u32) << pg::OWNER_SHIFT));
+    page.set_flags(
+        k,
+        (flags & FIXED_FLAGS) | ((owner as u32) << pg::OWNER_SHIFT),
+    );
     page.set_private(k, 0);
     page.set_count(k, 1);
     let mut i = 1;
@@ -170,7 +173,12 @@ pub fn free_pages<K: Kernel>(k: K, page: Low<Page>, order: u32) {
 #[inline]
 fn free_pages_check<K: Kernel>(k: K, page: Low<Page>) {
     let flags = page.flags(k);
-    bug_on!(k, Buddy, page.mapping(k) | page.rmap(k) | page.count(k) != 0, page.va());
+    bug_on!(
+        k,
+        Buddy,
+        page.mapping(k) | page.rmap(k) | page.count(k) != 0,
+        page.va()
+    );
     bug_on!(k, Buddy, flags & BUSY_FLAGS != 0, page.va());
     page.set_flags(k, flags & FIXED_FLAGS);
 }

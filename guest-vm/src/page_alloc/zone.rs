@@ -131,7 +131,8 @@ const fn int_sqrt(x: u32) -> u32 {
 
 /// Watermarks of all zones (init_per_zone_pages_min and setup_per_zone_pages_min), and the incremental minimum.
 pub fn setup_watermarks<K: Kernel>(k: K) {
-    let lowmem = zone(k, ZoneKind::Dma).present_pages(k) + zone(k, ZoneKind::Normal).present_pages(k);
+    let lowmem =
+        zone(k, ZoneKind::Dma).present_pages(k) + zone(k, ZoneKind::Normal).present_pages(k);
     // sqrt(lowmem kB * 16) of later versions is sqrt(lowmem kB) in 2.6.7: 957 kB for 896 MB.
     let kbytes = int_sqrt(lowmem << 2).clamp(128, 16_384);
     let pages_min = kbytes >> 2;
@@ -142,7 +143,11 @@ pub fn setup_watermarks<K: Kernel>(k: K) {
             ZoneKind::HighMem => (present / 1024).clamp(32, 128),
             ZoneKind::Dma | ZoneKind::Normal => {
                 // 32-bit as there: pages_min is at most 4,096 and present below 2^20.
-                if lowmem == 0 { 0 } else { pages_min * present / lowmem }
+                if lowmem == 0 {
+                    0
+                } else {
+                    pages_min * present / lowmem
+                }
             }
         };
         zone.set_pages_min(k, min);

@@ -114,3 +114,10 @@ pub trait ReverseMap<K: Kernel> {
     /// Unmaps a locked page everywhere.
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap;
 }
+
+/// A scheme chosen by type before the handle's type exists: a generic native handle `Native<S: Scheme>` has
+/// `type Rmap = S::Map<Self>`. (Demanding `R: ReverseMap<Native<R>>` instead would be circular.)
+pub trait Scheme: 'static {
+    /// Its reverse map.
+    type Map<K: Kernel>: ReverseMap<K>;
+}
