@@ -1,1 +1,21 @@
-//! CPU, MMU, guest image, trace source and probes as one machine, in native and cycle mode
+//! One machine: CPU, MMU, guest image, trace source, devices and probes, in native and in cycle mode.
+//!
+//! Principles: the same guest kernel runs natively or on the emulated CPU, on the same memory (decision D3); ring 3 is a trace
+//! (D2); machines are values, nothing is global (D16); what a guest does wrong is a value, what a host does wrong an
+//! error (D17).
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`image`] | the guest kernel's ELF file and its symbols |
+//! | [`device`] | file content and swap |
+//! | [`native`] | the kernel's handle on the host |
+//! | [`user_copy`] | the direct user copy, natively |
+//! | [`walk`] | the page walk in software |
+//!
+//! Invariant: both modes leave the same guest memory, but for kernel stacks and declared time words.
+
+pub mod device;
+pub mod image;
+pub mod native;
+mod user_copy;
+pub mod walk;

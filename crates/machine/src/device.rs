@@ -1,0 +1,106 @@
+//! The devices behind the guest's transfer port: files with synthetic content, and one swap device.
+//!
+//! A file page that was never written has four non-zero words ([`lowmem_abi::port::file_word`]); what is written is kept
+//! and read back. Shared-memory objects (file ids from [`SHMEM_FILES`] up) start as zeros. A transfer takes no time of its
+//! own: the CPU pays only for the `out`. Left out: seeks, queues, completion interrupts.
+//!
+//! Invariant: reading a page gives what was last written to it, on every clone on its own.
+
+use emu_mmu::{Pfn, PhysMem};
+use lowmem_abi::port::{Transfer, TransferKind, file_word};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// First id of a file that is a shared-memory object.
+pub const SHMEM_FILES: u32 = 0x8000_0000;
+
+/// The non-zero words of a page: (byte offset, word).
+type Words = Arc<[(u32, u32)]>;
+
+/// What files and swap hold. Cloning shares pages.
+#[derive(Debug, Clone, Default)]
+pub struct Devices {
+    files: BTreeMap<(u32, u32), Words>,
+    swap: BTreeMap<u32, Words>,
+    /// Pages read from files.
+    pub file_reads: u64,
+    /// Pages written to files.
+    pub file_writes: u64,
+    /// Pages read from swap.
+    pub swap_reads: u64,
+    /// Pages written to swap.
+    pub swap_writes: u64,
+}
+
+/// A transfer that no device can carry out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// A kind that does not exist.
+    #[error("transfer of unknown kind {0}")]
+    Kind(u32),
+    /// A frame beyond RAM.
+    #[error("transfer to frame {0:#x} beyond ram")]
+    Frame(u32),
+    /// A swap slot that was never written.
+    #[error("swap slot {0} read before it was written")]
+    EmptySlot(u32),
+}
+
+/// The words a file page has that was never written.
+pub fn synthetic_words(file: u32, index: u32) -> impl Iterator<Item = (u32, u32)> {
+    let words = if file >= SHMEM_FILES { 0 } else { 4 };
+    (0..words).map(move |n| (n * 1024, file_word(file, index, n)))
+}
+
+impl Devices {
+    /// Carries out one transfer.
+    pub fn transfer(&mut self, mem: &mut PhysMem, t: Transfer) -> Result<(), DeviceError> {
+        let pfn = Pfn(t.pfn);
+        if u64::from(t.pfn) << 12 >= mem.ram_bytes() {
+            return Err(DeviceError::Frame(t.pfn));
+        }
+        match t.kind {
+            k if k == TransferKind::FileRead as u32 => {
+                self.file_reads += 1;
+                match self.files.get(&(t.file, t.index)) {
+                    Some(words) => fill(mem, pfn, words.iter().copied()),
+                    None => fill(mem, pfn, synthetic_words(t.file, t.index)),
+                }
+            }
+            k if k == TransferKind::FileWrite as u32 => {
+                self.file_writes += 1;
+                let words: Words = mem.page_words(pfn).collect();
+                self.files.insert((t.file, t.index), words);
+            }
+            k if k == TransferKind::SwapRead as u32 => {
+                self.swap_reads += 1;
+                let words = self.swap.get(&t.index).ok_or(DeviceError::EmptySlot(t.index))?;
+                fill(mem, pfn, words.iter().copied());
+            }
+            k if k == TransferKind::SwapWrite as u32 => {
+                self.swap_writes += 1;
+                let words: Words = mem.page_words(pfn).collect();
+                self.swap.insert(t.index, words);
+            }
+            k => return Err(DeviceError::Kind(k)),
+        }
+        Ok(())
+    }
+
+    /// The words in a swap slot.
+    pub fn swap_slot(&self, slot: u32) -> Option<&[(u32, u32)]> {
+        self.swap.get(&slot).map(|words| &words[..])
+    }
+
+    /// The file pages that were written back: (file, page) and words.
+    pub fn written_pages(&self) -> impl Iterator<Item = ((u32, u32), &[(u32, u32)])> {
+        self.files.iter().map(|(key, words)| (*key, &words[..]))
+    }
+}
+
+fn fill(mem: &mut PhysMem, pfn: Pfn, words: impl Iterator<Item = (u32, u32)>) {
+    mem.clear_page(pfn);
+    for (offset, word) in words {
+        mem.write_u32(pfn.base().plus(u64::from(offset)), word);
+    }
+}
