@@ -14,8 +14,12 @@
 //!
 //! Invariant: both modes leave the same guest memory, but for kernel stacks and declared time words.
 
+pub mod call;
 pub mod device;
+pub mod error;
 pub mod image;
+pub mod mailbox;
 pub mod native;
+pub mod replayer;
 mod user_copy;
 pub mod walk;
