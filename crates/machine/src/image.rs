@@ -134,6 +134,14 @@ impl Image {
         u64::from(self.end_frame - (IMAGE >> PAGE_SHIFT)) << PAGE_SHIFT
     }
 
+    /// `va` in words: `function+0x1c`, or the bare address.
+    pub fn place(&self, va: u32) -> String {
+        match self.function_at(va) {
+            Some((name, offset)) => format!("{name}+{offset:#x} ({va:#x})"),
+            None => format!("{va:#x}"),
+        }
+    }
+
     /// The function that holds `va`, with the offset in it.
     pub fn function_at(&self, va: u32) -> Option<(&str, u32)> {
         let (start, (size, name)) = self.functions.range(..=va).next_back()?;

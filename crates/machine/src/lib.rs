@@ -14,12 +14,17 @@
 //!
 //! Invariant: both modes leave the same guest memory, but for kernel stacks and declared time words.
 
+pub mod books;
 pub mod call;
+pub mod cycle;
 pub mod device;
+pub mod drive_native;
 pub mod error;
 pub mod image;
+pub mod machine;
 pub mod mailbox;
 pub mod native;
 pub mod replayer;
+pub mod rows;
 mod user_copy;
 pub mod walk;

@@ -77,3 +77,8 @@ pub fn report(mem: &PhysMem) -> Report {
 pub fn transfer(mem: &PhysMem) -> Transfer {
     read_block(mem, layout::REPORT + TRANSFER_OFFSET)
 }
+
+/// Leaves a transfer request where the guest leaves it on the CPU.
+pub fn write_transfer(mem: &mut PhysMem, t: &Transfer) {
+    write_block(mem, layout::REPORT + TRANSFER_OFFSET, t);
+}

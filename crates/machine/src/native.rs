@@ -112,16 +112,31 @@ impl Host {
         }
     }
 
-    /// A context with the same contents over a clone of the memory.
-    pub fn clone_for(&self, mem: *mut PhysMem) -> Host {
-        let mut host = Host::new(mem, self.page_offset);
-        host.slots.clone_from(&self.slots);
-        host.cr3 = self.cr3;
-        host.devices = self.devices.clone();
-        host.probes = self.probes;
-        host.flushes = self.flushes;
-        host.cr3_loads = self.cr3_loads;
-        host
+    /// A context with the same contents, to be attached to a clone of the memory before use.
+    pub fn detached_copy(&self) -> Host {
+        Host {
+            mem: std::ptr::null_mut(),
+            low_base: std::ptr::null_mut(),
+            low_bytes: self.low_bytes,
+            page_offset: self.page_offset,
+            slots: self.slots.clone(),
+            cr3: self.cr3,
+            cr2: self.cr2,
+            devices: self.devices.clone(),
+            probes: self.probes,
+            paths: Vec::new(),
+            flushes: self.flushes,
+            cr3_loads: self.cr3_loads,
+            fail_trylock_every: self.fail_trylock_every,
+            trylocks: self.trylocks,
+        }
+    }
+
+    /// The memory has moved to another place, or is a clone's.
+    pub fn attach(&mut self, mem: *mut PhysMem) {
+        self.mem = mem;
+        // SAFETY: the caller gives a valid pointer; the reference ends here.
+        self.low_base = unsafe { (*mem).low_base() };
     }
 
     /// First address of the direct map.
@@ -443,6 +458,8 @@ impl<I: Row> Kernel for Native<I> {
 
     fn transfer(self, t: Transfer) {
         let host = self.host();
+        // On the CPU the request lies in memory: it does so here, too.
+        crate::mailbox::write_transfer(self.mem(), &t);
         if let Err(e) = host.devices.transfer(self.mem(), t) {
             panic!("guest kernel: {e}");
         }

@@ -1,0 +1,397 @@
+//! Cycle mode: the guest kernel's image on the emulated CPU, ring 3 from the trace.
+//!
+//! Entering loads what boot left ([`lowmem_abi::boot::CpuStart`]) and the running task's frame into a CPU with empty TLBs and
+//! caches; it then stands at CPL 3. Leaving checks that it stands there again and writes the registers back to the
+//! frame. Ports stop the CPU; transfers are carried out between instructions.
+//!
+//! A resched interrupt is raised when its step comes up and is taken at that operation boundary. A page fault in the pushes of the
+//! sysenter stub must not switch tasks although the mailbox names the successor already: the first path of such a stay is
+//! `fault`, which puts the running task back into the mailbox until the call is asked for again.
+//!
+//! Invariant: both modes pass the same steps in the same order.
+
+use crate::books::{Books, FirstPath};
+use crate::error::MachineError;
+use crate::machine::{Ended, Machine, Memory};
+use crate::mailbox;
+use crate::native::Row;
+use crate::drive_native::Stop;
+use crate::replayer::{Entry, Next, Pause, ReplayError, Replayer, Step};
+use crate::walk;
+use emu_cpu::{
+    Bus, Cpu, Descriptor, Engine, EngineState, Exit, Flow, Seg, Segment, Source, SysenterMsrs,
+    TableRegister, UserOp, Via, regs,
+};
+use emu_mmu::{Mmu, PhysMem};
+use guest_vm::layout::Frame;
+use guest_vm::ptr::Low;
+use lowmem_abi::boot::{VECTOR_RESCHED, VECTOR_TICK};
+use lowmem_abi::port;
+use lowmem_abi::probe::Probe;
+use lowmem_cost::{Account, Geometry, Side};
+use lowmem_report::Operation;
+use std::cell::RefCell;
+
+/// Instructions between two looks at the user's wish to stop.
+const SLICE: u64 = 1 << 26;
+
+/// What cycle mode needs beside the machine.
+#[derive(Debug)]
+pub struct CycleState {
+    /// The engine with its decoded code.
+    pub engine: EngineState,
+    /// Counters.
+    pub books: Books,
+    /// System calls by sysenter through the stub at this address, or by int 0x80.
+    pub via: Via,
+}
+
+/// How the CPU is made and driven.
+#[derive(Debug, Clone)]
+pub struct CycleOptions {
+    /// TLBs and caches.
+    pub geometry: Geometry,
+    /// Engine.
+    pub engine: Engine,
+    /// Instructions between two timer ticks; 0: none.
+    pub instructions_per_tick: u64,
+    /// How system calls are made.
+    pub via: Via,
+}
+
+impl<I: Row> Machine<I> {
+    /// Hands the memory to a CPU that stands where the running task stands.
+    pub fn enter_cycle(&mut self, options: &CycleOptions) -> Result<CycleState, MachineError> {
+        let placeholder = Memory::Moving;
+        let Memory::Native(mem) = std::mem::replace(&mut self.memory, placeholder) else {
+            panic!("a machine enters cycle mode from native mode only");
+        };
+        let mmu = match options.engine {
+            Engine::Fast => Mmu::new(*mem, &options.geometry)?,
+            Engine::Reference => Mmu::reference(*mem, &options.geometry)?,
+        };
+        let mut cpu = Box::new(Cpu::new(mmu, &options.geometry));
+        self.load_cpu(&mut cpu)?;
+        cpu.set_tick(options.instructions_per_tick, VECTOR_TICK as u8);
+        cpu.mmu.account = Account::default();
+        cpu.mmu.account.set_side(Side::User);
+        self.memory = Memory::Cycle(cpu);
+        self.attach();
+        Ok(CycleState {
+            engine: EngineState::new(options.engine),
+            books: Books::default(),
+            via: options.via,
+        })
+    }
+
+    fn load_cpu(&self, cpu: &mut Cpu) -> Result<(), MachineError> {
+        let (s, k, f) = (self.start, self.k, self.frame);
+        let at_boot = |reason: String| MachineError::Guest {
+            operation: 0,
+            reason,
+        };
+        cpu.probes = true;
+        cpu.gdtr = TableRegister {
+            base: s.gdt_base,
+            limit: s.gdt_limit as u16,
+        };
+        cpu.idtr = TableRegister {
+            base: s.idt_base,
+            limit: s.idt_limit as u16,
+        };
+        cpu.sysenter = SysenterMsrs {
+            cs: s.sysenter_cs,
+            esp: s.sysenter_esp,
+            eip: s.sysenter_eip,
+        };
+        let symbols = self.image.symbols;
+        cpu.set_trampoline(symbols.trampoline_start..symbols.trampoline_end);
+        let descriptor = |selector: u32| {
+            let va = s.gdt_base.wrapping_add(selector & !7);
+            let leaf = walk::lookup(self.host_mem(cpu), s.cr3, va)?;
+            let pa = leaf.frame(va).base().plus(u64::from(va & 0xfff));
+            let raw = self.host_mem(cpu).read_u64(pa);
+            Some(Descriptor(raw).segment(selector as u16))
+        };
+        let segment = |selector: u32| {
+            descriptor(selector)
+                .ok_or_else(|| at_boot(format!("descriptor {selector:#x} is not mapped")))
+        };
+        let mut tr = segment(s.tr)?;
+        // Busy, as ltr leaves it.
+        tr.access |= 2;
+        let code = segment(s.user_cs)?;
+        let data = segment(s.user_ds)?;
+        cpu.tr = tr;
+        cpu.ldtr = Segment::default();
+        let root = self.user_root();
+        cpu.set_control(s.cr0, root, s.cr4, s.efer)
+            .map_err(|e| at_boot(format!("control registers: {e}")))?;
+        cpu.set_segment(Seg::Cs, code);
+        for seg in [Seg::Ss, Seg::Ds, Seg::Es] {
+            cpu.set_segment(seg, data);
+        }
+        let values = [
+            (regs::EAX, f.eax(k)),
+            (regs::ECX, f.ecx(k)),
+            (regs::EDX, f.edx(k)),
+            (regs::EBX, f.ebx(k)),
+            (regs::ESP, f.esp(k)),
+            (regs::EBP, f.ebp(k)),
+            (regs::ESI, f.esi(k)),
+            (regs::EDI, f.edi(k)),
+        ];
+        for (register, value) in values {
+            cpu.regs[register] = value;
+        }
+        cpu.eip = f.eip(k);
+        cpu.set_eflags(f.eflags(k) | 0x202);
+        cpu.mmu.set_running_mm(self.user_root());
+        Ok(())
+    }
+
+    fn host_mem<'a>(&self, cpu: &'a Cpu) -> &'a PhysMem {
+        &cpu.mmu.mem
+    }
+
+    /// Takes the memory back from the CPU, which must stand at CPL 3.
+    pub fn leave_cycle(&mut self, operation: u64) -> Result<Account, MachineError> {
+        let Memory::Cycle(cpu) = std::mem::replace(&mut self.memory, Memory::Moving) else {
+            panic!("a machine leaves cycle mode only when it is in it");
+        };
+        let root = cpu.cr3();
+        let account = cpu.mmu.account.clone();
+        let (regs, eip, eflags, cpl) = (cpu.regs.all(), cpu.eip, cpu.eflags(), cpu.cpl());
+        let Cpu { mmu, .. } = *cpu;
+        self.memory = Memory::Native(Box::new(mmu.mem));
+        self.attach();
+        let wrong = |reason: String| MachineError::Guest { operation, reason };
+        if cpl != 3 {
+            return Err(wrong(format!("cpl {cpl} at a boundary")));
+        }
+        if root != self.user_root() {
+            return Err(wrong(format!(
+                "cr3 {root:#x} at a boundary, the running task's directory is {:#x}",
+                self.user_root()
+            )));
+        }
+        self.host.cr3 = if I::SPLIT { self.start.cr3 } else { root };
+        self.host.reload_slots(self.start.cr3);
+        let k = self.k;
+        let frame = guest_vm::task::current(k).frame(k);
+        self.frame = frame;
+        write_frame(k, frame, &regs, eip, eflags);
+        frame.set_cs(k, self.start.user_cs);
+        frame.set_ss(k, self.start.user_ds);
+        frame.set_ds(k, self.start.user_ds);
+        frame.set_es(k, self.start.user_ds);
+        Ok(account)
+    }
+
+    /// The CPU, in cycle mode.
+    pub fn cpu(&self) -> Option<&Cpu> {
+        match &self.memory {
+            Memory::Cycle(cpu) => Some(cpu),
+            _ => None,
+        }
+    }
+
+    /// Runs on the CPU to the next pause. `None`: a slice of instructions is over, look whether to go on.
+    pub fn run_cycle(&mut self, replayer: &mut Replayer, state: &mut CycleState) -> Option<Stop> {
+        let Memory::Cycle(cpu) = &mut self.memory else {
+            panic!("the machine is not in cycle mode");
+        };
+        let books = RefCell::new(&mut state.books);
+        let k = self.k;
+        let mut bus = MachineBus { books: &books };
+        let mut source = TraceSource {
+            replayer,
+            books: &books,
+            via: state.via,
+            stop: None,
+            asked: Asked::No,
+            mm_of_current: &|| guest_vm::task::current(k).mm(k).va(),
+        };
+        loop {
+            let exit = cpu.run(&mut state.engine, &mut bus, &mut source, SLICE);
+            let stop = source.stop.take();
+            if let Some(mismatch) = books.borrow_mut().mismatch.take() {
+                return Some(Stop::Replay(ReplayError::Mismatch(mismatch)));
+            }
+            match exit {
+                Exit::Stopped => return stop,
+                Exit::Port => {
+                    let port = books.borrow_mut().port.take();
+                    match port {
+                        Some(port::TRANSFER) => {
+                            let t = mailbox::transfer(&cpu.mmu.mem);
+                            if let Err(e) = self.host.devices.transfer(&mut cpu.mmu.mem, t) {
+                                return Some(Stop::Replay(ReplayError::Mismatch(e.to_string())));
+                            }
+                        }
+                        Some(port::FATAL) => {
+                            return Some(Stop::Guest(Ended(mailbox::report(&cpu.mmu.mem))));
+                        }
+                        _ => {}
+                    }
+                }
+                Exit::Limit => return None,
+                Exit::Halted => return Some(Stop::Pause(Pause::End)),
+                Exit::Watchdog { which, eip } => {
+                    return Some(Stop::Replay(ReplayError::Livelock(format!(
+                        "watchdog {which:?} at {}",
+                        self.image.place(eip)
+                    ))));
+                }
+                Exit::TripleFault(dump) => {
+                    return Some(Stop::Replay(ReplayError::Mismatch(format!(
+                        "triple fault at {}: {dump}",
+                        self.image.place(dump.eip)
+                    ))));
+                }
+                Exit::Breakpoint(eip) => {
+                    return Some(Stop::Replay(ReplayError::Mismatch(format!(
+                        "breakpoint at {}",
+                        self.image.place(eip)
+                    ))));
+                }
+            }
+        }
+    }
+}
+
+fn write_frame<I: Row>(
+    k: crate::native::Native<I>,
+    f: Low<Frame>,
+    regs: &[u32; 8],
+    eip: u32,
+    eflags: u32,
+) {
+    f.set_eax(k, regs[0]);
+    f.set_ecx(k, regs[1]);
+    f.set_edx(k, regs[2]);
+    f.set_ebx(k, regs[3]);
+    f.set_esp(k, regs[4]);
+    f.set_ebp(k, regs[5]);
+    f.set_esi(k, regs[6]);
+    f.set_edi(k, regs[7]);
+    f.set_eip(k, eip);
+    f.set_eflags(k, eflags);
+}
+
+struct MachineBus<'a> {
+    books: &'a RefCell<&'a mut Books>,
+}
+
+impl Bus for MachineBus<'_> {
+    fn port_in(&mut self, _port: u16, _size: u8) -> u32 {
+        u32::MAX
+    }
+    fn port_out(&mut self, port: u16, _size: u8, _value: u32) -> Flow {
+        match port {
+            port::FATAL | port::TRANSFER | port::BOOTED => {
+                self.books.borrow_mut().port = Some(port);
+                Flow::Stop
+            }
+            _ => Flow::Continue,
+        }
+    }
+    fn probe(&mut self, id: u16, cpu: &mut Cpu) {
+        let mut books = self.books.borrow_mut();
+        books.probe(id, &mut cpu.mmu.account);
+        if id == Probe::Fault as u16 && books.first == Some(FirstPath::Fault) && books.depth() == 1 {
+            // A fault on the way into a call: the task that faults goes on first.
+            mailbox::update(&mut cpu.mmu.mem, |m| {
+                m.next = m.current;
+                m.via_idle = 0;
+            });
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    No,
+    Call,
+    Resched,
+}
+
+struct TraceSource<'a> {
+    replayer: &'a mut Replayer,
+    books: &'a RefCell<&'a mut Books>,
+    via: Via,
+    stop: Option<Stop>,
+    asked: Asked,
+    mm_of_current: &'a dyn Fn() -> u32,
+}
+
+impl Source for TraceSource<'_> {
+    fn next(&mut self, cpu: &mut Cpu) -> UserOp {
+        if self.stop.is_some() {
+            return UserOp::Stop;
+        }
+        self.asked = Asked::No;
+        let step = match self.replayer.next(&mut cpu.mmu.mem) {
+            Ok(Next::Step(step)) => step,
+            Ok(Next::Pause(pause)) => {
+                self.stop = Some(Stop::Pause(pause));
+                return UserOp::Stop;
+            }
+            Err(e) => {
+                self.stop = Some(e.into());
+                return UserOp::Stop;
+            }
+        };
+        match step {
+            Step::Fetch { va, len } => UserOp::Fetch { va, len },
+            Step::Load { va, len } => UserOp::Load { va, len },
+            Step::Store { va, len, value } => UserOp::Store { va, len, value },
+            Step::Modify { va, len, value } => UserOp::Modify { va, len, value },
+            Step::Work(n) => UserOp::Work(n),
+            Step::Call(regs) => {
+                self.asked = Asked::Call;
+                UserOp::Syscall {
+                    regs,
+                    via: self.via,
+                }
+            }
+            Step::Resched => {
+                self.asked = Asked::Resched;
+                cpu.raise(VECTOR_RESCHED as u8);
+                UserOp::Work(0)
+            }
+        }
+    }
+
+    fn done(&mut self, cpu: &mut Cpu, _op: &UserOp, value: u32) {
+        if self.asked == Asked::No {
+            cpu.pet_watchdog();
+            self.replayer.done(value);
+        }
+    }
+
+    fn returned_to_user(&mut self, cpu: &mut Cpu) {
+        let first = self.books.borrow().first;
+        let (entry, kind) = match (self.asked, first) {
+            (Asked::Call, Some(FirstPath::Fault)) if matches!(self.via, Via::Sysenter { .. }) => {
+                (Entry::Unasked, Operation::PageFault)
+            }
+            (Asked::Call | Asked::Resched, _) => (Entry::Asked, self.replayer.kind()),
+            (Asked::No, Some(FirstPath::Tick)) => (Entry::Unasked, Operation::Tick),
+            (Asked::No, _) => (Entry::Unasked, Operation::PageFault),
+        };
+        self.asked = Asked::No;
+        self.books.borrow_mut().entry(kind, &cpu.mmu.account);
+        cpu.mmu.set_running_mm((self.mm_of_current)());
+        let eax = cpu.regs[regs::EAX];
+        let cr2 = cpu.cr2;
+        let result = match kind {
+            Operation::PageFault if entry == Entry::Unasked => self.replayer.faulted(cr2),
+            _ => Ok(()),
+        }
+        .and_then(|()| self.replayer.returned(&mut cpu.mmu.mem, entry, eax));
+        if let Err(e) = result {
+            self.stop = Some(e.into());
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A machine: guest memory with a booted kernel, at a boundary, in native or in cycle mode.
+//!
+//! Boot always runs natively (it also runs on the CPU in a test). At a boundary the running task stands at CPL 3 with no work
+//! pending; its registers are in its frame (native) or in the CPU (cycle). Machines share nothing (decision D16).
+//!
+//! Invariant: between calls a machine is at a boundary, or dead: after an error it must not be run on.
+
+use crate::error::{MachineError, describe};
+use crate::image::Image;
+use crate::mailbox;
+use crate::native::{GuestFatal, Host, Native, Row};
+use crate::rows;
+use emu_mmu::PhysMem;
+use guest_vm::kernel::Kernel;
+use guest_vm::layout::Frame;
+use guest_vm::ptr::Low;
+use lowmem_abi::boot::{BootInfo, CpuStart};
+use lowmem_abi::port::{Report, ReportKind};
+use lowmem_report::Config;
+use lowmem_report::config::{Entry, FileVmas, Stack, YoungFlush};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+/// Slots of the swap device: 2 GB, as large as 2.4's devices could be.
+const SWAP_SLOTS: u32 = 1 << 19;
+
+/// A machine of image row `I`.
+pub struct Machine<I: Row> {
+    pub(crate) config: Config,
+    pub(crate) image: Arc<Image>,
+    pub(crate) host: Box<Host>,
+    pub(crate) k: Native<I>,
+    pub(crate) memory: Memory,
+    /// Frame of the running task, native mode.
+    pub(crate) frame: Low<Frame>,
+    /// What boot left for the CPU.
+    pub(crate) start: CpuStart,
+}
+
+/// Who has the guest memory.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Native mode.
+    Native(Box<PhysMem>),
+    /// Cycle mode.
+    Cycle(Box<emu_cpu::Cpu>),
+    /// On its way from one to the other.
+    Moving,
+}
+
+impl<I: Row> std::fmt::Debug for Machine<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine")
+            .field("row", &I::NAME)
+            .field("ram_bytes", &self.config.ram_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Parameters that differ between presets of a CPU, as the kernel needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuFacts {
+    /// NX is there.
+    pub nx: bool,
+}
+
+/// How a native entry ended that did not return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended(pub Report);
+
+/// Runs guest code, catching its fatal report.
+pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, Ended> {
+    std::panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
+        match payload.downcast::<GuestFatal>() {
+            Ok(fatal) => Ended(Report {
+                kind: fatal.kind as u32,
+                place: fatal.place,
+                detail: fatal.detail,
+                value: fatal.value,
+            }),
+            // A panic is a bug of ours: pass it on.
+            Err(other) => std::panic::resume_unwind(other),
+        }
+    })
+}
+
+impl<I: Row> Machine<I> {
+    /// Makes a machine and boots its kernel natively.
+    pub fn boot(config: &Config, image: Arc<Image>, cpu: CpuFacts) -> Result<Self, MachineError> {
+        config.check()?;
+        let mut mem = Box::new(PhysMem::new(
+            config.ram_bytes,
+            rows::low_bytes::<I>(config.ram_bytes),
+        )?);
+        image.load(&mut mem);
+        mailbox::write_boot_info(&mut mem, &boot_info(config, &image, cpu));
+        let mut host = Box::new(Host::new(&raw mut *mem, rows::page_offset::<I>()));
+        let k = Native::<I>::new(&raw mut *host);
+        guarded(|| guest_vm::boot::boot(k)).map_err(|e| MachineError::Guest {
+            operation: 0,
+            reason: format!("boot: {}", describe(&e.0)),
+        })?;
+        let start = mailbox::cpu_start(&mem);
+        if start.magic != CpuStart::MAGIC {
+            return Err(MachineError::Guest {
+                operation: 0,
+                reason: "boot left no cpu state".to_owned(),
+            });
+        }
+        let frame = guest_vm::task::current(k).frame(k);
+        Ok(Self {
+            config: config.clone(),
+            image,
+            host,
+            k,
+            memory: Memory::Native(mem),
+            frame,
+            start,
+        })
+    }
+
+    /// Guest memory.
+    pub fn mem(&self) -> &PhysMem {
+        match &self.memory {
+            Memory::Native(mem) => mem,
+            Memory::Cycle(cpu) => &cpu.mmu.mem,
+            Memory::Moving => unreachable!("memory moves inside one function only"),
+        }
+    }
+
+    /// Guest memory, to be written.
+    pub fn mem_mut(&mut self) -> &mut PhysMem {
+        match &mut self.memory {
+            Memory::Native(mem) => mem,
+            Memory::Cycle(cpu) => &mut cpu.mmu.mem,
+            Memory::Moving => unreachable!("memory moves inside one function only"),
+        }
+    }
+
+    /// The handle, for reading guest structures at a boundary.
+    pub fn handle(&self) -> Native<I> {
+        self.k
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The image.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Physical address of the running task's page directory pointers.
+    pub fn user_root(&self) -> u32 {
+        let mm = guest_vm::task::current(self.k).mm(self.k);
+        mm.pgd(self.k).va().wrapping_sub(self.k.page_offset())
+    }
+
+    /// A copy of the machine whose memory is shared copy-on-write with this one, which must stand still while the copy
+    /// lives. Native mode only.
+    pub fn clone_cow(&self) -> Result<Self, MachineError> {
+        let memory = match &self.memory {
+            Memory::Native(mem) => Memory::Native(Box::new(mem.clone_cow()?)),
+            Memory::Cycle(cpu) => Memory::Cycle(Box::new(cpu.clone_cow()?)),
+            Memory::Moving => unreachable!("memory moves inside one function only"),
+        };
+        let mut clone = Self {
+            config: self.config.clone(),
+            image: Arc::clone(&self.image),
+            host: Box::new(self.host.detached_copy()),
+            k: self.k,
+            memory,
+            frame: self.frame,
+            start: self.start,
+        };
+        clone.k = Native::new(&raw mut *clone.host);
+        clone.attach();
+        Ok(clone)
+    }
+
+    /// Tells the handle where memory is now.
+    pub(crate) fn attach(&mut self) {
+        let mem: *mut PhysMem = self.mem_mut();
+        self.host.attach(mem);
+    }
+}
+
+fn boot_info(config: &Config, image: &Image, cpu: CpuFacts) -> BootInfo {
+    BootInfo {
+        magic: BootInfo::MAGIC,
+        ram_frames: (config.ram_bytes >> 12) as u32,
+        image_end_frame: image.end_frame,
+        cpus: 1,
+        hz: config.hz,
+        entry: match config.entry {
+            Entry::Int80 => 0,
+            Entry::Sysenter => 1,
+        },
+        stack_bytes: match config.stack {
+            Stack::K8 => 8192,
+            Stack::K4 => 4096,
+        },
+        young_flush: match config.young_flush {
+            YoungFlush::Off => 0,
+            YoungFlush::On => 1,
+        },
+        chain_line: config.chain_line,
+        file_vmas: match config.file_vmas {
+            FileVmas::List => 0,
+            FileVmas::PrioTree => 1,
+        },
+        layout_seed: 0,
+        swap_slots: SWAP_SLOTS,
+        vfork_is_fork: 0,
+        nx: u32::from(cpu.nx),
+        symbols: image.symbols,
+    }
+}
+
+/// Whether a report is the guest's end for want of memory.
+pub fn is_out_of_memory(report: &Report) -> bool {
+    report.kind == ReportKind::OutOfMemory as u32
+}
