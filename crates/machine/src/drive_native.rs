@@ -114,6 +114,7 @@ impl<I: Row> Machine<I> {
             self.host.paths
         );
         self.frame = back;
+        self.low_peak_pages = self.low_peak_pages.max(self.low_pages_used());
         let eax = back.eax(k);
         replayer.returned(self.mem_mut(), entry, eax)?;
         Ok(())

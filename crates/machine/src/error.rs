@@ -22,6 +22,12 @@ pub enum MachineError {
     /// Guest memory.
     #[error(transparent)]
     Memory(#[from] emu_mmu::PhysError),
+    /// The guest has too little memory to boot.
+    #[error("boot: {reason}")]
+    BootMemory {
+        /// What it could not have.
+        reason: String,
+    },
     /// TLB and cache sizes that cannot be built.
     #[error(transparent)]
     Geometry(#[from] emu_mmu::GeometryError),

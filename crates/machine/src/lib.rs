@@ -16,15 +16,24 @@
 
 pub mod books;
 pub mod call;
+mod check;
 pub mod cycle;
 pub mod device;
 pub mod drive_native;
 pub mod error;
+pub mod hash;
 pub mod image;
+pub mod lowmem;
 pub mod machine;
 pub mod mailbox;
 pub mod native;
+pub mod replay;
 pub mod replayer;
 pub mod rows;
 mod user_copy;
 pub mod walk;
+pub mod null_rmap;
+mod unmap_probe;
+
+pub use error::MachineError;
+pub use replay::{Check, ReplayOptions, replay};

@@ -35,6 +35,8 @@ pub struct Machine<I: Row> {
     pub(crate) frame: Low<Frame>,
     /// What boot left for the CPU.
     pub(crate) start: CpuStart,
+    /// Most low pages ever in use at a boundary.
+    pub(crate) low_peak_pages: u32,
 }
 
 /// Who has the guest memory.
@@ -96,9 +98,16 @@ impl<I: Row> Machine<I> {
         mailbox::write_boot_info(&mut mem, &boot_info(config, &image, cpu));
         let mut host = Box::new(Host::new(&raw mut *mem, rows::page_offset::<I>()));
         let k = Native::<I>::new(&raw mut *host);
-        guarded(|| guest_vm::boot::boot(k)).map_err(|e| MachineError::Guest {
-            operation: 0,
-            reason: format!("boot: {}", describe(&e.0)),
+        guarded(|| guest_vm::boot::boot(k)).map_err(|e| {
+            let reason = describe(&e.0);
+            if is_out_of_memory(&e.0) {
+                MachineError::BootMemory { reason }
+            } else {
+                MachineError::Guest {
+                    operation: 0,
+                    reason: format!("boot: {reason}"),
+                }
+            }
         })?;
         let start = mailbox::cpu_start(&mem);
         if start.magic != CpuStart::MAGIC {
@@ -116,6 +125,7 @@ impl<I: Row> Machine<I> {
             memory: Memory::Native(mem),
             frame,
             start,
+            low_peak_pages: 0,
         })
     }
 
@@ -174,6 +184,7 @@ impl<I: Row> Machine<I> {
             memory,
             frame: self.frame,
             start: self.start,
+            low_peak_pages: self.low_peak_pages,
         };
         clone.k = Native::new(&raw mut *clone.host);
         clone.attach();

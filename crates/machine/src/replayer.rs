@@ -82,8 +82,8 @@ pub enum Pause {
         /// Owner of the address space in the memory hash.
         owner: u32,
     },
-    /// This operation is done.
-    Done(u64),
+    /// Operations from the first to the second number are done.
+    Done(u64, u64),
     /// The trace is at its end.
     End,
 }
@@ -120,7 +120,7 @@ pub enum ReplayError {
 /// When the replayer pauses after an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PauseAfter {
-    /// After this operation, and after every operation whose number is a power of two when `doubling`.
+    /// After none.
     #[default]
     Never,
     /// After the operation with this number.
@@ -195,6 +195,8 @@ pub struct Replayer {
     pub pause_after: PauseAfter,
     /// Also pause after operations whose number is a power of two.
     pub pause_doubling: DoublingPauses,
+    /// Also pause after every so many operations; 0: never.
+    pub pause_every: u64,
     paused_done: bool,
 }
 
@@ -248,6 +250,7 @@ impl Replayer {
             load_sum: 0,
             pause_after: PauseAfter::Never,
             pause_doubling: DoublingPauses::Off,
+            pause_every: 0,
             paused_done: false,
         };
         if let Some(first) = replayer.tasks.first_mut() {
@@ -348,7 +351,8 @@ impl Replayer {
                 }
                 if !self.paused_done && self.wants_pause(self.op) {
                     self.paused_done = true;
-                    return Ok(Next::Pause(Pause::Done(self.op)));
+                    let last = self.op + self.taken - 1;
+                    return Ok(Next::Pause(Pause::Done(self.op, last)));
                 }
                 self.op += self.taken;
                 self.started = false;
@@ -447,6 +451,8 @@ impl Replayer {
             PauseAfter::Every => true,
         }) || (self.pause_doubling == DoublingPauses::On
             && (self.op..=op).any(|n| n.is_power_of_two()))
+            || (self.pause_every != 0
+                && (self.op..=op).any(|n| n != 0 && n.is_multiple_of(self.pause_every)))
     }
 
     /// Expands the operation at the cursor into steps.

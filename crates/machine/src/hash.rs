@@ -1,0 +1,167 @@
+//! memory_hash: one number for everything the processes wrote (design, section 5).
+//!
+//! A commutative sum over (owner, address, word) of the non-zero words of every present or swapped private page of an
+//! address space, folded in when its last user exits or execs and at the end; of dirtied pages of shared objects over
+//! (object, byte, word) at the end; and of the hashes of what each task loaded. A file page whose content was never changed
+//! adds nothing, wherever it is mapped; boundaries of vmas and places of frames stay out. So the hash is equal
+//! for all configurations of one trace.
+//!
+//! The walk is the host's, from mm->pgd, and changes nothing. Invariant: the order of folding does not matter.
+
+use crate::device::{SHMEM_FILES, synthetic_words};
+use crate::machine::Machine;
+use crate::native::Row;
+use crate::walk;
+use emu_mmu::{Pfn, PhysAddr};
+use guest_vm::layout::{Mapping, Mm, pg};
+use guest_vm::page_alloc::{pfn_to_page, pfn_valid};
+use guest_vm::pgtable::Pte;
+use guest_vm::ptr::Low;
+use lowmem_trace::retouch::mix;
+
+/// First byte of the shared window of 4G/4G, and an upper bound of user addresses on every split.
+const USER_END: u64 = 0xff00_0000;
+
+/// One (owner, place, word).
+fn word_hash(owner: u64, place: u64, word: u32) -> u128 {
+    let a = mix(owner.wrapping_mul(0xa24b_aed4_963e_e407), place, word);
+    let b = mix(a ^ place, owner, word);
+    u128::from(a) << 64 | u128::from(b)
+}
+
+/// Where an owner number of a shared object begins: task ids stay far below.
+const OBJECTS: u64 = 1 << 40;
+
+impl<I: Row> Machine<I> {
+    /// The words of one address space, as owned by `owner`.
+    pub fn hash_space(&self, owner: u32, mm: Low<Mm>) -> u128 {
+        let mut sum = 0u128;
+        self.each_pte(mm, |va, pte, _| {
+            let words: Box<dyn Iterator<Item = (u32, u32)>> = if pte.present() {
+                match self.private_frame(pte) {
+                    Some(pfn) => Box::new(self.mem().page_words(pfn)),
+                    None => return,
+                }
+            } else {
+                self.swapped_words(pte)
+            };
+            for (offset, word) in words {
+                let place = u64::from(va) + u64::from(offset);
+                sum = sum.wrapping_add(word_hash(u64::from(owner), place, word));
+            }
+        });
+        sum
+    }
+
+    /// Calls `f(address, pte, physical address of the pte)` for each non-zero user pte of `mm`, ascending.
+    pub fn each_pte(&self, mm: Low<Mm>, mut f: impl FnMut(u32, Pte, PhysAddr)) {
+        let mem = self.mem();
+        let k = self.k;
+        let root = mm.pgd(k).va().wrapping_sub(rows_offset(self));
+        let end = if I::SPLIT {
+            USER_END
+        } else {
+            u64::from(rows_offset(self))
+        };
+        let mut va = 0u64;
+        while va < end {
+            let pdpte = mem.read_u64(PhysAddr(u64::from(root) + (va >> 30) * 8));
+            if pdpte & walk::P == 0 {
+                va += 1 << 30;
+                continue;
+            }
+            let pde_at = (pdpte & 0x000f_ffff_ffff_f000) + (va >> 21 & 0x1ff) * 8;
+            let pde = mem.read_u64(PhysAddr(pde_at));
+            if pde & walk::P == 0 || pde & walk::PS != 0 {
+                va += 1 << 21;
+                continue;
+            }
+            let table = pde & 0x000f_ffff_ffff_f000;
+            for i in 0..512 {
+                let at = PhysAddr(table + i * 8);
+                let pte = Pte(mem.read_u64(at));
+                if !pte.is_none() {
+                    f((va + i * 4096) as u32, pte, at);
+                }
+            }
+            va += 1 << 21;
+        }
+    }
+
+    /// The frame of a present pte, if it belongs to this process alone or to its relatives: neither a page of a file
+    /// nor reserved (the zero page).
+    fn private_frame(&self, pte: Pte) -> Option<Pfn> {
+        let k = self.k;
+        let pfn = pte.pfn();
+        if !pfn_valid(k, pfn) {
+            return None;
+        }
+        let page = pfn_to_page(k, pfn);
+        let flags = page.flags(k);
+        let has = |bit: u32| flags & (1 << bit) != 0;
+        let of_file = page.mapping(k) != 0 && !has(pg::ANON) && !has(pg::SWAPCACHE);
+        (!has(pg::RESERVED) && !of_file).then_some(Pfn(pfn))
+    }
+
+    fn swapped_words(&self, pte: Pte) -> Box<dyn Iterator<Item = (u32, u32)> + '_> {
+        if pte.is_file() {
+            return Box::new(std::iter::empty());
+        }
+        let k = self.k;
+        let entry = guest_vm::swap::SwapEntry::of_pte(pte);
+        let page = guest_vm::swap::lookup_swap_cache_quiet(k, entry);
+        if !page.is_null() {
+            let pfn = Pfn(guest_vm::page_alloc::page_to_pfn(k, page));
+            return Box::new(self.mem().page_words(pfn));
+        }
+        match self.host.devices.swap_slot(entry.slot()) {
+            Some(words) => Box::new(words.iter().copied()),
+            None => Box::new(std::iter::empty()),
+        }
+    }
+
+    /// The words of all pages of files and shared objects that differ from what the device first had.
+    pub fn hash_objects(&self) -> u128 {
+        let k = self.k;
+        let mut sum = 0u128;
+        let mut fold = |file: u32, index: u32, words: &mut dyn Iterator<Item = (u32, u32)>| {
+            for (offset, word) in words {
+                let place = u64::from(index) * 4096 + u64::from(offset);
+                sum = sum.wrapping_add(word_hash(OBJECTS + u64::from(file), place, word));
+            }
+        };
+        let changed = |file: u32, index: u32, pfn: Pfn| {
+            !self
+                .mem()
+                .page_words(pfn)
+                .eq(synthetic_words(file, index))
+        };
+        let max = (self.mem().ram_bytes() >> 12) as u32;
+        for pfn in 0..max {
+            let page = pfn_to_page(k, pfn);
+            let flags = page.flags(k);
+            let has = |bit: u32| flags & (1 << bit) != 0;
+            let mapping = page.mapping(k);
+            // Pages of files are up to date; pte pages of pte_chain kernels keep their mm in the same field.
+            if mapping == 0
+                || !has(pg::UPTODATE)
+                || has(pg::ANON)
+                || has(pg::SWAPCACHE)
+                || has(pg::SLAB)
+                || has(pg::RESERVED)
+            {
+                continue;
+            }
+            let file = guest_vm::file::id_of_mapping(k, Low::<Mapping>::new(mapping));
+            let index = page.index(k);
+            if file >= SHMEM_FILES || changed(file, index, Pfn(pfn)) {
+                fold(file, index, &mut self.mem().page_words(Pfn(pfn)));
+            }
+        }
+        sum
+    }
+}
+
+fn rows_offset<I: Row>(machine: &Machine<I>) -> u32 {
+    machine.host.page_offset()
+}

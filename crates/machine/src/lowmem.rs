@@ -1,0 +1,90 @@
+//! Low memory: who holds how much of it.
+//!
+//! The owner of a page stands in its flags; slab pages are divided into objects in use (their cache's owner) and the
+//! rest (`slab_waste`). Pages on per-CPU lists are free to the kernel but not to the buddy allocator: they count as
+//! `per_cpu`. Invariant: owners sum to low memory less the buddy allocator's free pages.
+
+use crate::machine::Machine;
+use crate::native::Row;
+use guest_vm::page_alloc::pfn_to_page;
+use guest_vm::page_alloc::zone::{ZoneKind, zone};
+use guest_vm::slab::{self, CacheId};
+use lowmem_abi::owner::Owner as PageOwner;
+use lowmem_report::{LowmemUse, Owner};
+
+/// The report's row for a page's owner; `None` for free pages.
+fn row(owner: PageOwner) -> Option<Owner> {
+    Some(match owner {
+        PageOwner::Free => return None,
+        PageOwner::KernelImage => Owner::KernelImage,
+        PageOwner::MemMap => Owner::MemMap,
+        PageOwner::Boot => Owner::Boot,
+        PageOwner::Vmalloc => Owner::Vmalloc,
+        PageOwner::Pgd => Owner::Pgd,
+        PageOwner::Pmd => Owner::Pmd,
+        PageOwner::Pte => Owner::Pte,
+        PageOwner::PteChain => Owner::PteChain,
+        PageOwner::AnonVma => Owner::AnonVma,
+        PageOwner::Anonmm => Owner::Anonmm,
+        PageOwner::AnonVmaChain => Owner::AnonVmaChain,
+        PageOwner::Vma => Owner::Vma,
+        PageOwner::Mm => Owner::Mm,
+        PageOwner::Task => Owner::Task,
+        PageOwner::Stack => Owner::Stack,
+        PageOwner::ProcessOther => Owner::ProcessOther,
+        PageOwner::Inode => Owner::Inode,
+        PageOwner::Dentry => Owner::Dentry,
+        PageOwner::BufferHead => Owner::BufferHead,
+        PageOwner::RadixTree => Owner::RadixTree,
+        PageOwner::Kmalloc => Owner::Kmalloc,
+        PageOwner::SlabWaste => Owner::SlabWaste,
+        PageOwner::PerCpu => Owner::PerCpu,
+        PageOwner::User => Owner::User,
+        PageOwner::PageCache => Owner::PageCache,
+    })
+}
+
+impl<I: Row> Machine<I> {
+    /// Pages of low memory that are not on the buddy allocator's free lists.
+    #[inline]
+    pub fn low_pages_used(&self) -> u32 {
+        let k = self.k;
+        let free = zone(k, ZoneKind::Dma).free_pages(k) + zone(k, ZoneKind::Normal).free_pages(k);
+        self.low_pages() - free
+    }
+
+    fn low_pages(&self) -> u32 {
+        (self.mem().low_bytes() >> 12) as u32
+    }
+
+    /// Low memory by owner now; `peak_bytes` is what is in use now.
+    pub fn lowmem(&self) -> LowmemUse {
+        let k = self.k;
+        let mut by_owner = [0u64; Owner::COUNT];
+        for pfn in 0..self.low_pages() {
+            let number = guest_vm::page_alloc::owner_of(k, pfn_to_page(k, pfn));
+            if let Some(owner) = PageOwner::from_u32(number).and_then(row) {
+                by_owner[owner as usize] += 4096;
+            }
+        }
+        for &cache in CacheId::ALL {
+            let (pages, objects, bytes) = slab::usage(k, cache);
+            let waste = u64::from(pages) * 4096 - u64::from(objects) * u64::from(bytes);
+            if let Some(owner) = row(cache.owner()) {
+                by_owner[owner as usize] -= waste;
+                by_owner[Owner::SlabWaste as usize] += waste;
+            }
+        }
+        for kind in [ZoneKind::Dma, ZoneKind::Normal] {
+            for list in 0..2 {
+                let count = zone(k, kind).pageset(k, list).count(k);
+                by_owner[Owner::PerCpu as usize] += u64::from(count) * 4096;
+            }
+        }
+        LowmemUse {
+            total_bytes: self.mem().low_bytes(),
+            peak_bytes: by_owner.iter().sum(),
+            by_owner,
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! One replay: boot, run the trace to its end, and what was measured.
+//!
+//! Invariant: a measurement depends on trace, configuration and options only; the host's clock and memory appear in
+//! [`lowmem_report::HostStats`] alone.
+
+use crate::cycle::{CycleOptions, CycleState};
+use crate::drive_native::Stop;
+use crate::error::{MachineError, describe};
+use crate::image::Image;
+use crate::machine::{CpuFacts, Machine, is_out_of_memory};
+use crate::native::Row;
+use crate::replayer::{DoublingPauses, Pause, PauseAfter, ReplayError, Replayer};
+use crate::rows::row_of;
+use crate::with_row;
+use emu_cpu::{Engine, Via};
+use lowmem_abi::probe::Probe;
+use lowmem_cost::{Account, Preset};
+use lowmem_report::config::Entry as CallEntry;
+use lowmem_report::{
+    Config, HostStats, LowmemUse, Measurement, Mode, Outcome, Progress, UnmapMeasure,
+};
+use lowmem_trace::{Assumptions, Trace};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Whether the kernel's invariants are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Check {
+    /// No.
+    #[default]
+    Off,
+    /// By full scan at doubling intervals, at the trace's peak and at the end.
+    Doubling,
+    /// By full scan after every operation.
+    Every,
+}
+
+/// How a trace is replayed; what is measured is in the configuration.
+#[derive(Debug, Clone)]
+pub struct ReplayOptions {
+    /// Native or cycle.
+    pub mode: Mode,
+    /// Engine of cycle mode.
+    pub engine: Engine,
+    /// What is added to the recording.
+    pub assumptions: Assumptions,
+    /// Checking.
+    pub check: Check,
+}
+
+impl Default for ReplayOptions {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Cycle,
+            engine: Engine::Fast,
+            assumptions: Assumptions::default(),
+            check: Check::Off,
+        }
+    }
+}
+
+/// Operations between two calls of the progress listener, native mode.
+const PROGRESS_OPERATIONS: u64 = 4096;
+
+/// The CPU preset that a configuration names, with its overrides.
+pub fn preset(config: &Config) -> Result<Preset, MachineError> {
+    let name = match config.cpu.as_str() {
+        // Without accounting any geometry does.
+        "none" => "pentium3",
+        name => name,
+    };
+    let mut preset = Preset::open(name).map_err(|e| MachineError::Preset(e.to_string()))?;
+    for (key, value) in &config.cpu_overrides {
+        preset = preset
+            .set(key, value)
+            .map_err(|e| MachineError::Preset(e.to_string()))?;
+    }
+    Ok(preset)
+}
+
+/// Replays `trace` under one configuration.
+pub fn replay(
+    trace: &Trace,
+    config: &Config,
+    options: &ReplayOptions,
+    progress: &dyn Progress,
+) -> Result<Measurement, MachineError> {
+    config.check()?;
+    let row = match row_of(config) {
+        Ok(row) => row,
+        Err(reason) => return Ok(Measurement::refused(config.clone(), options.mode, reason)),
+    };
+    with_row!(row, I => replay_row::<I>(trace, config, options, progress))
+}
+
+fn replay_row<I: Row>(
+    trace: &Trace,
+    config: &Config,
+    options: &ReplayOptions,
+    progress: &dyn Progress,
+) -> Result<Measurement, MachineError> {
+    let began = Instant::now();
+    let preset = preset(config)?;
+    let image = Arc::new(Image::for_row(I::NAME, crate::rows::page_offset::<I>())?);
+    let facts = CpuFacts {
+        nx: preset.geometry().nx,
+    };
+    let mut machine = match Machine::<I>::boot(config, image, facts) {
+        Ok(machine) => machine,
+        Err(MachineError::BootMemory { reason }) => {
+            let mut m = Measurement::refused(config.clone(), options.mode, reason);
+            m.outcome = Outcome::Enomem;
+            return Ok(m);
+        }
+        Err(e) => return Err(e),
+    };
+    let cycle = match options.mode {
+        Mode::Native => None,
+        Mode::Cycle => Some(machine.enter_cycle(&cycle_options(&preset, config, options.engine))?),
+    };
+    let mut run = Run {
+        machine,
+        replayer: Replayer::new(trace, options.assumptions),
+        cycle,
+        hash: 0,
+        lowmem: LowmemUse::default(),
+        unmap: UnmapMeasure::None {
+            reason: "the trace did not reach its peak".to_owned(),
+        },
+        options,
+        progress,
+        peak_op: trace.summary().peak_op,
+        host_peak: 0,
+        next_doubling: 1,
+    };
+    let outcome = run.go()?;
+    run.measurement(outcome, began)
+}
+
+/// How the CPU of a configuration is made.
+pub fn cycle_options(preset: &Preset, config: &Config, engine: Engine) -> CycleOptions {
+    CycleOptions {
+        geometry: preset.geometry().clone(),
+        engine,
+        instructions_per_tick: preset.instructions_per_tick(config.hz),
+        via: match config.entry {
+            CallEntry::Int80 => Via::Int80,
+            CallEntry::Sysenter => Via::Sysenter {
+                stub: guest_vm::arch::SYSENTER_RETURN - emu_cpu::SYSENTER_RETURN,
+            },
+        },
+    }
+}
+
+struct Run<'a, I: Row> {
+    machine: Machine<I>,
+    replayer: Replayer,
+    cycle: Option<CycleState>,
+    hash: u128,
+    lowmem: LowmemUse,
+    unmap: UnmapMeasure,
+    options: &'a ReplayOptions,
+    progress: &'a dyn Progress,
+    peak_op: u64,
+    host_peak: u64,
+    next_doubling: u64,
+}
+
+/// How the trace ended.
+struct Ending {
+    outcome: Outcome,
+    reason: Option<String>,
+}
+
+impl<I: Row> Run<'_, I> {
+    fn go(&mut self) -> Result<Ending, MachineError> {
+        self.replayer.pause_after = match self.options.check {
+            Check::Every => PauseAfter::Every,
+            Check::Off | Check::Doubling => PauseAfter::Operation(self.peak_op),
+        };
+        self.replayer.pause_doubling = match self.options.check {
+            Check::Doubling => DoublingPauses::On,
+            Check::Off | Check::Every => DoublingPauses::Off,
+        };
+        self.replayer.pause_every = PROGRESS_OPERATIONS;
+        loop {
+            let stop = match &mut self.cycle {
+                None => Some(self.machine.run_native(&mut self.replayer)),
+                Some(state) => self.machine.run_cycle(&mut self.replayer, state),
+            };
+            let operation = self.replayer.operation();
+            match stop {
+                None => self.tell()?,
+                Some(Stop::Pause(Pause::LastUser { owner })) => {
+                    let mm = guest_vm::task::current(self.machine.k).mm(self.machine.k);
+                    let hash = self.machine.hash_space(owner, mm);
+                    self.hash = self.hash.wrapping_add(hash);
+                }
+                Some(Stop::Pause(Pause::Done(from, to))) => self.pause(from, to)?,
+                Some(Stop::Pause(Pause::End)) => return self.end(),
+                Some(Stop::Guest(ended)) if is_out_of_memory(&ended.0) => {
+                    return Ok(Ending {
+                        outcome: Outcome::Enomem,
+                        reason: Some(format!(
+                            "operation {operation}: {}; {}",
+                            describe(&ended.0),
+                            self.machine.memory_in_words()
+                        )),
+                    });
+                }
+                Some(Stop::Guest(ended)) => {
+                    return Err(MachineError::Guest {
+                        operation,
+                        reason: describe(&ended.0),
+                    });
+                }
+                Some(Stop::Replay(ReplayError::Livelock(reason))) => {
+                    return Ok(Ending {
+                        outcome: Outcome::Livelock,
+                        reason: Some(format!("operation {operation}: {reason}")),
+                    });
+                }
+                Some(Stop::Replay(ReplayError::Mismatch(reason))) => {
+                    return Err(MachineError::Trace {
+                        trace: self.replayer.trace_name().to_owned(),
+                        operation,
+                        reason,
+                    });
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self) -> Result<(), MachineError> {
+        let operation = self.replayer.operation();
+        let instructions = self.machine.cpu().map_or(0, |cpu| cpu.retired());
+        self.progress
+            .at(operation, self.replayer.total(), instructions);
+        self.host_peak = self.host_peak.max(self.machine.mem().resident_bytes());
+        if self.progress.cancelled() {
+            return Err(MachineError::Interrupted { operation });
+        }
+        Ok(())
+    }
+
+    /// Operations `from..=to` are done.
+    fn pause(&mut self, from: u64, to: u64) -> Result<(), MachineError> {
+        let at_peak = (from..=to).contains(&self.peak_op);
+        let due = match self.options.check {
+            Check::Off => false,
+            Check::Every => true,
+            Check::Doubling => {
+                let due = at_peak || to >= self.next_doubling;
+                while self.next_doubling <= to {
+                    self.next_doubling *= 2;
+                }
+                due
+            }
+        };
+        if due {
+            self.machine.check(to)?;
+        }
+        if at_peak {
+            self.lowmem = self.machine.lowmem();
+            self.unmap = self.machine.probe_unmap(self.cycle.as_ref(), &self.replayer)?;
+        }
+        if to / PROGRESS_OPERATIONS != (from.max(1) - 1) / PROGRESS_OPERATIONS {
+            self.tell()?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<Ending, MachineError> {
+        if self.options.check != Check::Off {
+            self.machine.check(self.replayer.operation())?;
+        }
+        let k = self.machine.k;
+        for (owner, pid) in self.replayer.living_spaces() {
+            let task = guest_vm::task::find(k, pid);
+            if task.is_null() {
+                return Err(MachineError::Guest {
+                    operation: self.replayer.operation(),
+                    reason: format!("task {pid} is gone at the end of the trace"),
+                });
+            }
+            let hash = self.machine.hash_space(owner, task.mm(k));
+            self.hash = self.hash.wrapping_add(hash);
+        }
+        self.hash = self
+            .hash
+            .wrapping_add(self.machine.hash_objects())
+            .wrapping_add(self.replayer.load_sum());
+        Ok(Ending {
+            outcome: Outcome::Complete,
+            reason: None,
+        })
+    }
+
+    fn measurement(mut self, ending: Ending, began: Instant) -> Result<Measurement, MachineError> {
+        self.host_peak = self.host_peak.max(self.machine.mem().resident_bytes());
+        if self.lowmem == LowmemUse::default() {
+            self.lowmem = self.machine.lowmem();
+        }
+        self.lowmem.peak_bytes = self
+            .lowmem
+            .peak_bytes
+            .max(u64::from(self.machine.low_peak_pages) << 12);
+        let instructions = self.machine.cpu().map_or(0, |cpu| cpu.retired());
+        let (account, operations, kmap_wraps) = match (&self.cycle, self.machine.cpu()) {
+            (Some(state), Some(cpu)) => (
+                cpu.mmu.account.clone(),
+                state.books.operations.clone(),
+                state.books.probes[Probe::KmapWrap as usize],
+            ),
+            _ => (
+                Account::default(),
+                BTreeMap::new(),
+                self.machine.host.probes[Probe::KmapWrap as usize],
+            ),
+        };
+        let complete = ending.outcome == Outcome::Complete;
+        Ok(Measurement {
+            config: self.machine.config.clone(),
+            mode: self.options.mode,
+            outcome: ending.outcome,
+            reason: ending.reason,
+            account,
+            operations,
+            kmap_wraps,
+            lowmem: self.lowmem,
+            unmap: self.unmap,
+            memory_hash: complete.then_some(self.hash),
+            host: HostStats {
+                seconds: began.elapsed().as_secs_f64(),
+                peak_bytes: self.host_peak,
+                operations: self.replayer.operation(),
+                instructions,
+            },
+        })
+    }
+}
