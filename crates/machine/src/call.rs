@@ -85,7 +85,8 @@ fn regs(eax: u32, args: &[u32]) -> CallRegs {
 }
 
 fn file_words(file: &Option<FileRef>) -> (u32, u32) {
-    file.as_ref().map_or((NO_FILE, 0), |f| (f.file.0, f.page_offset))
+    file.as_ref()
+        .map_or((NO_FILE, 0), |f| (f.file.0, f.page_offset))
 }
 
 fn exec_list(image: &ExecImage) -> Result<Vec<ExecMapping>, CallError> {
@@ -203,7 +204,10 @@ pub fn marshal(call: &Call, assumptions: Assumptions) -> Result<Marshalled, Call
             regs(nr::REMAP_FILE_PAGES, &[*addr, *len, 0, *page_offset, 0]),
         ),
         Call::Shmget { segment, len } => {
-            set(Operation::NullCall, regs(nr::IPC, &[nr::IPC_SHMGET, segment.0, *len]));
+            set(
+                Operation::NullCall,
+                regs(nr::IPC, &[nr::IPC_SHMGET, segment.0, *len]),
+            );
             m.segment = segment.0;
             m.segment_pages = len.div_ceil(4096);
             m.expected = None;

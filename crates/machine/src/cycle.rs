@@ -11,11 +11,11 @@
 //! Invariant: both modes pass the same steps in the same order.
 
 use crate::books::{Books, FirstPath};
+use crate::drive_native::Stop;
 use crate::error::MachineError;
 use crate::machine::{Ended, Machine, Memory};
 use crate::mailbox;
 use crate::native::Row;
-use crate::drive_native::Stop;
 use crate::replayer::{Entry, Next, Pause, ReplayError, Replayer, Step};
 use crate::walk;
 use emu_cpu::{
@@ -279,8 +279,8 @@ fn write_frame<I: Row>(
     f.set_eflags(k, eflags);
 }
 
-struct MachineBus<'a> {
-    books: &'a RefCell<&'a mut Books>,
+pub(crate) struct MachineBus<'a> {
+    pub(crate) books: &'a RefCell<&'a mut Books>,
 }
 
 impl Bus for MachineBus<'_> {
@@ -299,7 +299,8 @@ impl Bus for MachineBus<'_> {
     fn probe(&mut self, id: u16, cpu: &mut Cpu) {
         let mut books = self.books.borrow_mut();
         books.probe(id, &mut cpu.mmu.account);
-        if id == Probe::Fault as u16 && books.first == Some(FirstPath::Fault) && books.depth() == 1 {
+        if id == Probe::Fault as u16 && books.first == Some(FirstPath::Fault) && books.depth() == 1
+        {
             // A fault on the way into a call: the task that faults goes on first.
             mailbox::update(&mut cpu.mmu.mem, |m| {
                 m.next = m.current;

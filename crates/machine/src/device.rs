@@ -74,7 +74,10 @@ impl Devices {
             }
             k if k == TransferKind::SwapRead as u32 => {
                 self.swap_reads += 1;
-                let words = self.swap.get(&t.index).ok_or(DeviceError::EmptySlot(t.index))?;
+                let words = self
+                    .swap
+                    .get(&t.index)
+                    .ok_or(DeviceError::EmptySlot(t.index))?;
                 fill(mem, pfn, words.iter().copied());
             }
             k if k == TransferKind::SwapWrite as u32 => {

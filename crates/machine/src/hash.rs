@@ -107,13 +107,7 @@ impl<I: Row> Machine<I> {
         if pte.is_file() {
             return Box::new(std::iter::empty());
         }
-        let k = self.k;
-        let entry = guest_vm::swap::SwapEntry::of_pte(pte);
-        let page = guest_vm::swap::lookup_swap_cache_quiet(k, entry);
-        if !page.is_null() {
-            let pfn = Pfn(guest_vm::page_alloc::page_to_pfn(k, page));
-            return Box::new(self.mem().page_words(pfn));
-        }
+        let entry = crate::pending::swap::SwapEntry::of_pte(pte);
         match self.host.devices.swap_slot(entry.slot()) {
             Some(words) => Box::new(words.iter().copied()),
             None => Box::new(std::iter::empty()),
@@ -131,10 +125,7 @@ impl<I: Row> Machine<I> {
             }
         };
         let changed = |file: u32, index: u32, pfn: Pfn| {
-            !self
-                .mem()
-                .page_words(pfn)
-                .eq(synthetic_words(file, index))
+            !self.mem().page_words(pfn).eq(synthetic_words(file, index))
         };
         let max = (self.mem().ram_bytes() >> 12) as u32;
         for pfn in 0..max {
@@ -152,7 +143,7 @@ impl<I: Row> Machine<I> {
             {
                 continue;
             }
-            let file = guest_vm::file::id_of_mapping(k, Low::<Mapping>::new(mapping));
+            let file = crate::pending::file::id_of_mapping(k, Low::<Mapping>::new(mapping));
             let index = page.index(k);
             if file >= SHMEM_FILES || changed(file, index, Pfn(pfn)) {
                 fold(file, index, &mut self.mem().page_words(Pfn(pfn)));

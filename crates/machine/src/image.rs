@@ -88,7 +88,9 @@ impl Image {
         for segment in elf.segments() {
             let va = segment.address() as u32;
             let Some(pa) = va.checked_sub(page_offset).filter(|pa| *pa >= IMAGE) else {
-                return Err(bad(format!("segment at {va:#x} lies outside the direct map")));
+                return Err(bad(format!(
+                    "segment at {va:#x} lies outside the direct map"
+                )));
             };
             let data = segment.data().map_err(|e| bad(e.to_string()))?;
             end = end.max(pa.saturating_add(segment.size() as u32));

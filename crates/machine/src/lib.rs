@@ -27,13 +27,14 @@ pub mod lowmem;
 pub mod machine;
 pub mod mailbox;
 pub mod native;
+mod null_rmap;
+mod pending;
 pub mod replay;
 pub mod replayer;
 pub mod rows;
+mod unmap_probe;
 mod user_copy;
 pub mod walk;
-pub mod null_rmap;
-mod unmap_probe;
 
 pub use error::MachineError;
 pub use replay::{Check, ReplayOptions, replay};

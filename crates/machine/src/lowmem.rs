@@ -6,9 +6,9 @@
 
 use crate::machine::Machine;
 use crate::native::Row;
+use crate::pending::slab::{self, CacheId};
 use guest_vm::page_alloc::pfn_to_page;
 use guest_vm::page_alloc::zone::{ZoneKind, zone};
-use guest_vm::slab::{self, CacheId};
 use lowmem_abi::owner::Owner as PageOwner;
 use lowmem_report::{LowmemUse, Owner};
 
@@ -53,6 +53,31 @@ impl<I: Row> Machine<I> {
         self.low_pages() - free
     }
 
+    /// Free and present pages of each zone, for the end of a run that found no memory.
+    pub fn memory_in_words(&self) -> String {
+        let zones = ZoneKind::ALL.map(|kind| {
+            let z = zone(self.k, kind);
+            format!(
+                "{kind:?} {} of {} pages free",
+                z.free_pages(self.k),
+                z.present_pages(self.k)
+            )
+        });
+        let books = self.lowmem();
+        let mut owners: Vec<(u64, &str)> = Owner::ALL
+            .iter()
+            .map(|&o| (books.owner(o), o.name()))
+            .filter(|(bytes, _)| *bytes > 0)
+            .collect();
+        owners.sort_unstable_by(|a, b| b.cmp(a));
+        let owners: Vec<String> = owners
+            .iter()
+            .take(5)
+            .map(|(bytes, name)| format!("{name} {} kB", bytes >> 10))
+            .collect();
+        format!("{}; low memory: {}", zones.join(", "), owners.join(", "))
+    }
+
     fn low_pages(&self) -> u32 {
         (self.mem().low_bytes() >> 12) as u32
     }
@@ -62,12 +87,12 @@ impl<I: Row> Machine<I> {
         let k = self.k;
         let mut by_owner = [0u64; Owner::COUNT];
         for pfn in 0..self.low_pages() {
-            let number = guest_vm::page_alloc::owner_of(k, pfn_to_page(k, pfn));
+            let number = crate::pending::page_alloc::owner_of(k, pfn_to_page(k, pfn));
             if let Some(owner) = PageOwner::from_u32(number).and_then(row) {
                 by_owner[owner as usize] += 4096;
             }
         }
-        for &cache in CacheId::ALL {
+        for cache in CacheId::ALL {
             let (pages, objects, bytes) = slab::usage(k, cache);
             let waste = u64::from(pages) * 4096 - u64::from(objects) * u64::from(bytes);
             if let Some(owner) = row(cache.owner()) {

@@ -169,9 +169,17 @@ impl Host {
 
     #[inline]
     fn high(&self, p: Kmapped) -> Place {
-        assert!(p.0 >= WINDOW_START, "guest address {:#x} is in no window", p.0);
+        assert!(
+            p.0 >= WINDOW_START,
+            "guest address {:#x} is in no window",
+            p.0
+        );
         let pfn = self.slots[((p.0 - WINDOW_START) >> 12) as usize];
-        assert!(pfn != NO_FRAME, "guest address {:#x}: the slot shows no frame", p.0);
+        assert!(
+            pfn != NO_FRAME,
+            "guest address {:#x}: the slot shows no frame",
+            p.0
+        );
         Place::High(PhysAddr((u64::from(pfn) << 12) | u64::from(p.0 & 0xfff)))
     }
 
@@ -217,7 +225,10 @@ impl<I: Row> Native<I> {
     }
 
     #[inline(always)]
-    #[allow(clippy::mut_from_ref, reason = "the handle is a copyable pointer by design")]
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the handle is a copyable pointer by design"
+    )]
     fn host(&self) -> &mut Host {
         // SAFETY: the machine keeps the host alive and in place while guest code runs, on one thread; no reference
         // obtained here lives across a call back into guest code.
@@ -225,7 +236,10 @@ impl<I: Row> Native<I> {
     }
 
     #[inline(always)]
-    #[allow(clippy::mut_from_ref, reason = "the handle is a copyable pointer by design")]
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the handle is a copyable pointer by design"
+    )]
     fn mem(&self) -> &mut PhysMem {
         // SAFETY: as for `host`.
         unsafe { &mut *self.host().mem }
@@ -280,7 +294,8 @@ impl<I: Row> Kernel for Native<I> {
     fn low(self, va: u32) -> *mut u8 {
         let host = self.host();
         // A null or user address wraps to far above low memory: reserved, and faults there.
-        host.low_base.wrapping_add(va.wrapping_sub(host.page_offset) as usize)
+        host.low_base
+            .wrapping_add(va.wrapping_sub(host.page_offset) as usize)
     }
 
     #[inline(always)]
@@ -453,7 +468,11 @@ impl<I: Row> Kernel for Native<I> {
     #[inline]
     fn end(self, p: Probe) {
         let open = self.host().paths.pop();
-        assert!(open == Some(p), "path {} closed while {open:?} is open", p.name());
+        assert!(
+            open == Some(p),
+            "path {} closed while {open:?} is open",
+            p.name()
+        );
     }
 
     fn transfer(self, t: Transfer) {

@@ -117,7 +117,9 @@ fn replay_row<I: Row>(
     };
     let cycle = match options.mode {
         Mode::Native => None,
-        Mode::Cycle => Some(machine.enter_cycle(&cycle_options(&preset, config, options.engine))?),
+        Mode::Cycle => {
+            Some(machine.enter_cycle(&cycle_options(&preset, config, options.engine))?)
+        }
     };
     let mut run = Run {
         machine,
@@ -147,7 +149,7 @@ pub fn cycle_options(preset: &Preset, config: &Config, engine: Engine) -> CycleO
         via: match config.entry {
             CallEntry::Int80 => Via::Int80,
             CallEntry::Sysenter => Via::Sysenter {
-                stub: guest_vm::arch::SYSENTER_RETURN - emu_cpu::SYSENTER_RETURN,
+                stub: 0xffff_e410 - emu_cpu::SYSENTER_RETURN,
             },
         },
     }
@@ -263,7 +265,9 @@ impl<I: Row> Run<'_, I> {
         }
         if at_peak {
             self.lowmem = self.machine.lowmem();
-            self.unmap = self.machine.probe_unmap(self.cycle.as_ref(), &self.replayer)?;
+            self.unmap = self
+                .machine
+                .probe_unmap(self.cycle.as_ref(), &self.replayer)?;
         }
         if to / PROGRESS_OPERATIONS != (from.max(1) - 1) / PROGRESS_OPERATIONS {
             self.tell()?;
@@ -277,7 +281,7 @@ impl<I: Row> Run<'_, I> {
         }
         let k = self.machine.k;
         for (owner, pid) in self.replayer.living_spaces() {
-            let task = guest_vm::task::find(k, pid);
+            let task = crate::pending::task::find(k, pid);
             if task.is_null() {
                 return Err(MachineError::Guest {
                     operation: self.replayer.operation(),

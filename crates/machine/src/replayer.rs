@@ -646,8 +646,8 @@ impl Replayer {
     }
 
     fn start_call(&mut self, call: &Call) -> Result<(), ReplayError> {
-        let mut marshalled = marshal(call, self.assumptions)
-            .map_err(|e| ReplayError::Mismatch(e.to_string()))?;
+        let mut marshalled =
+            marshal(call, self.assumptions).map_err(|e| ReplayError::Mismatch(e.to_string()))?;
         if marshalled.bytes_in + marshalled.bytes_out > 0 {
             match self.buffer() {
                 // Larger copies would leave the one page that is known to be there.
@@ -842,9 +842,7 @@ impl Replayer {
                 task.retouch.forget(start, end);
             }
         }
-        self.spaces[mm]
-            .written
-            .retain(|&p| p < start || p >= end);
+        self.spaces[mm].written.retain(|&p| p < start || p >= end);
     }
 
     fn queue_retouches(&mut self) {

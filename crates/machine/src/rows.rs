@@ -7,9 +7,7 @@ use crate::native::Row;
 use guest_vm::kernel::Kernel;
 use guest_vm::uaccess_direct::Direct;
 use guest_vm::uaccess_split::Split as SplitAccess;
-use lowmem_abi::layout::{
-    MAXMEM_3G1G, MAXMEM_4G4G, PAGE_OFFSET_3G1G, PAGE_OFFSET_4G4G,
-};
+use lowmem_abi::layout::{MAXMEM_3G1G, MAXMEM_4G4G, PAGE_OFFSET_3G1G, PAGE_OFFSET_4G4G};
 use lowmem_report::Config;
 use lowmem_report::config::{Rmap, Split};
 

@@ -71,7 +71,7 @@ impl<I: Row> Machine<I> {
         let k = self.k;
         let mut frames = BTreeSet::new();
         for (_, pid) in replayer.living_spaces() {
-            let task = guest_vm::task::find(k, pid);
+            let task = crate::pending::task::find(k, pid);
             if task.is_null() || task.mm(k).is_null() {
                 continue;
             }
@@ -109,10 +109,8 @@ impl<I: Row> Machine<I> {
             m.next = m.current;
             m.via_idle = 0;
         });
-        let mut books = Books {
-            parts: Some(Parts::default()),
-            ..Books::default()
-        };
+        let mut books = Books::default();
+        books.parts = Some(Parts::default());
         let cell = RefCell::new(&mut books);
         let mut bus = crate::cycle::MachineBus { books: &cell };
         let mut source = OneInterrupt { left: 1 };
