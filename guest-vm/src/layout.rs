@@ -263,6 +263,13 @@ guest_struct! {
     at 4 => word f_dentry, set_f_dentry: u32;
     /// File id of the trace.
     at 8 => word id, set_id: u32;
+    /// Next in the table's hash chain.
+    at 12 => word hash_next, set_hash_next: Low<File>;
+    /// What vma->ops of its mappings is, see `file.rs`.
+    at 16 => word f_op, set_f_op: u32;
+    /// Read-around state (f_ra): hits and misses of faults.
+    at 96 => word mmap_hit, set_mmap_hit: u32;
+    at 100 => word mmap_miss, set_mmap_miss: u32;
     at 144 => word f_mapping, set_f_mapping: Low<Mapping>;
 }
 

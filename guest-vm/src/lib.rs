@@ -24,6 +24,11 @@
 //! | [`boot`], [`arch`], [`trap`] | start, descriptor tables, the one way in and out |
 //! | [`page_alloc`], [`slab`], [`kmap`], [`pgtable`], [`tlb`] | memory below the VM layer |
 //! | [`percpu`] | current, counters |
+//! | [`page`], [`lru`] | struct page, its flags and locks; LRU lists and their vectors |
+//! | [`page_cache`], [`radix_tree`], [`file`], [`swap`] | files, shared memory and their pages; swap |
+//! | [`prio_tree`] | which vmas map a page of a file |
+//! | [`reclaim`] | the unmap probe |
+//! | [`check`] | invariants by brute force (native only) |
 //! | [`bug`] | how an invariant fails |
 //!
 //! Invariant: this crate knows nothing of the emulator.
@@ -32,22 +37,33 @@
 pub mod arch;
 pub mod boot;
 pub mod bug;
+#[cfg(not(target_os = "none"))]
+pub mod check;
+pub mod file;
 pub mod guest_struct;
 pub mod kernel;
 pub mod kmap;
 pub mod layout;
 pub mod list;
+pub mod lru;
 pub mod mailbox;
 pub mod mm;
+pub mod objects;
+pub mod page;
 pub mod page_alloc;
+pub mod page_cache;
 pub mod percpu;
 pub mod pgtable;
+pub mod prio_tree;
 pub mod ptr;
+pub mod radix_tree;
 pub mod rbtree;
+pub mod reclaim;
 pub mod rmap;
 pub mod root;
 pub mod sched;
 pub mod slab;
+pub mod swap;
 pub mod sync;
 pub mod syscall;
 pub mod task;

@@ -15,6 +15,8 @@ pub const SLAB: u32 = 0x4000;
 pub const ARCH: u32 = 0xc000;
 /// Offset of per-CPU areas: page lists, pagevecs, mmu_gather, scratch lists (each module its own page).
 pub const PER_CPU: u32 = 0x2_0000;
+/// Offset, inside the per-CPU area, of pagevecs, radix preload, mmu_gather and the spare pte_chain.
+pub const PER_CPU_OBJECTS: u32 = PER_CPU + 0x8000;
 /// Offset of tasks, pid hash, run state, SysV segments (`sched`, `task`, `mm`).
 pub const TASKS: u32 = 0x4_0000;
 /// Offset of file table, page cache, LRU, swap, reverse-map caches.

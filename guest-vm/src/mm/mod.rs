@@ -8,6 +8,7 @@
 //! | [`mmap`], [`munmap`], [`mprotect`], [`mremap`], [`brk`] | the calls of those names |
 //! | [`madvise`], [`mlock`], [`fremap`], [`shm`] | likewise; `fremap` is remap_file_pages |
 //! | [`fork`], [`exec`], [`exit`] | birth, change and death of an address space and its task |
+//! | [`fault`], [`copy`], [`zap`], [`populate`] | page faults; copying, clearing and filling page tables |
 //!
 //! Callers of the operations hold `mmap_sem` as the historic ones did; a system call takes it in its own file.
 
@@ -17,8 +18,10 @@ pub use crate::pgtable::task_size;
 use crate::ptr::Low;
 
 pub mod brk;
+pub mod copy;
 pub mod exec;
 pub mod exit;
+pub mod fault;
 pub mod fork;
 pub mod fremap;
 pub mod madvise;
@@ -29,8 +32,10 @@ pub mod mmap;
 pub mod mprotect;
 pub mod mremap;
 pub mod munmap;
+pub mod populate;
 pub mod shm;
 pub mod vma;
+pub mod zap;
 
 /// Why a system call fails; the numbers of i386.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

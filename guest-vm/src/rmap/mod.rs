@@ -6,6 +6,11 @@
 //!
 //! Invariant: after every operation, what a scheme finds for a page equals what a scan of all page tables finds.
 
+pub mod anon_vma;
+pub mod file;
+pub mod object;
+pub mod pte_chain;
+
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Page, Vma};
 use crate::ptr::{Kmapped, Low};
@@ -60,6 +65,8 @@ pub trait ReverseMap<K: Kernel> {
     fn boot(k: K) -> Result<(), Oom>;
     /// Takes a spare (pte_chain_alloc, sleeping).
     fn spare(k: K) -> Result<Self::Spare, Oom>;
+    /// Takes a spare without sleeping: tried first, under the page-table lock.
+    fn spare_atomic(k: K) -> Result<Self::Spare, Oom>;
     /// Gives an unused spare back.
     fn spare_free(k: K, spare: Self::Spare);
 
@@ -67,7 +74,8 @@ pub trait ReverseMap<K: Kernel> {
     fn vma_init(k: K, vma: Low<Vma>);
     /// Before the first anonymous page goes into `vma` (anon_vma_prepare).
     fn prepare_anon(k: K, vma: Low<Vma>) -> Result<(), Oom>;
-    /// `child` is a copy of `parent` in a forked mm (anon_vma_link). File linkage is not the scheme's.
+    /// `child` is a struct copy of `parent`, in a forked mm or by mremap's copy_vma (anon_vma_link). File linkage is not
+    /// the scheme's.
     fn vma_forked(k: K, parent: Low<Vma>, child: Low<Vma>);
     /// All pages of `vma` are unmapped; it goes away (anon_vma_unlink).
     fn vma_gone(k: K, vma: Low<Vma>);
@@ -80,7 +88,8 @@ pub trait ReverseMap<K: Kernel> {
     }
     /// First half of vma_adjust: takes the lock(s), carries scheme state to vmas that receive pages.
     fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom>;
-    /// Second half, after bounds have changed: links, unlinks, gives the lock(s) back.
+    /// Second half, after bounds have changed: links `insert` (a struct copy of `vma`), unlinks a swallowed `next` (for
+    /// which [`ReverseMap::vma_gone`] is then not called), gives the lock(s) back.
     fn adjust_end(k: K, a: &Adjust);
 
     /// A new mm by exec (null parent) or fork.
@@ -109,9 +118,10 @@ pub trait ReverseMap<K: Kernel> {
     fn mapped(k: K, page: Low<Page>) -> bool;
     /// How many ptes map it, as far as the scheme counts cheaply; checks only.
     fn mapcount(k: K, page: Low<Page>) -> u32;
-    /// Counts and clears the references of a locked page.
+    /// Counts and clears the references of a locked page. The caller holds the page lock and the bit lock
+    /// ([`crate::page::map_lock`]), as shrink_list does.
     fn page_referenced(k: K, page: Low<Page>) -> u32;
-    /// Unmaps a locked page everywhere.
+    /// Unmaps a locked page everywhere; locks as for `page_referenced`. An anonymous page is in the swap cache.
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap;
 }
 

@@ -1,0 +1,1 @@
+//! Invariants over the whole state, by brute force; native only.

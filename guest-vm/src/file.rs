@@ -1,0 +1,236 @@
+//! Files and shared memory objects of the trace, by id: struct file, dentry and inode of historic size, with the
+//! address_space inside the inode (include/linux/fs.h, 2.6.7; fs/file_table.c, mm/shmem.c).
+//!
+//! A trace names files by identity, not by descriptor, so one struct file per id stands in the table; opening is the first
+//! use. Ids from [`FIRST_SHARED`] are shared anonymous objects and SysV segments: zero-filled, kept in the object's own
+//! mapping, and gone with their last reference, where files stay cached for ever. Left out: descriptors,
+//! per-process struct files, sizes (nothing is ever beyond the end of a file), the swap vector of shmem (its pages
+//! are never written out yet).
+//!
+//! Invariant: `f_count` of a file is 1 + the vmas mapping it; of a shared object the vmas and segments naming it.
+
+use crate::bug_on;
+use crate::guest_struct;
+use crate::kernel::{Kernel, Oom};
+use crate::layout::{File, Mapping};
+use crate::lru;
+use crate::objects::objects;
+use crate::page;
+use crate::page_alloc::Gfp;
+use crate::page_cache;
+use crate::ptr::Low;
+use crate::radix_tree;
+use crate::rmap::file::i_mmap_init;
+use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
+
+/// First id of shared anonymous objects and SysV segments.
+pub const FIRST_SHARED: u32 = 0x8000_0000;
+/// First id of objects made for MAP_SHARED|MAP_ANONYMOUS without an id.
+pub const FIRST_UNNAMED: u32 = 0xc000_0000;
+
+/// vma->ops of anonymous memory: none.
+pub const OPS_NONE: u32 = 0;
+/// vma->ops of a mapped file (generic_file_vm_ops): nopage, populate.
+pub const OPS_FILE: u32 = 1;
+/// vma->ops of shared anonymous memory (shmem_vm_ops): nopage, populate.
+pub const OPS_SHMEM: u32 = 2;
+/// vma->ops of a SysV attachment (shm_vm_ops): open, close, nopage. A close method forbids merging.
+pub const OPS_SHM: u32 = 3;
+/// mapping->a_ops of the swap cache.
+pub const OPS_SWAP: u32 = 4;
+
+/// Where i_data lies in an inode. Assumption: the sheets give sizes only; this is near the place of 2.6.7.
+pub const I_DATA: u32 = 176;
+
+guest_struct! {
+    /// struct dentry, 144 bytes.
+    pub struct Dentry [K] size 144;
+    at 0 => word d_count, set_d_count: u32;
+    at 12 => word d_inode, set_d_inode: Low<Inode>;
+}
+
+guest_struct! {
+    /// struct inode, 324 bytes, with i_data inside.
+    pub struct Inode [K] size 324;
+    at 24 => word i_ino, set_i_ino: u32;
+    at 28 => word i_count, set_i_count: u32;
+    at 176 => part i_data: Mapping;
+}
+
+/// The object with this id; one reference more. Made at its first use. 
+pub fn fget<K: Kernel>(k: K, id: u32) -> Result<Low<File>, Oom> {
+    let found = find(k, id);
+    if !found.is_null() {
+        get_file(k, found);
+        return Ok(found);
+    }
+    let ops = if id >= FIRST_SHARED { OPS_SHMEM } else { OPS_FILE };
+    let file = create(k, id, ops)?;
+    if id < FIRST_SHARED {
+        get_file(k, file);
+    }
+    Ok(file)
+}
+
+/// A new shared anonymous object (shmem_zero_setup, shmget); one reference.
+pub fn shmem_new<K: Kernel>(k: K) -> Result<Low<File>, Oom> {
+    let o = objects(k);
+    let n = o.anonymous_objects(k);
+    let file = create(k, FIRST_UNNAMED.wrapping_add(n), OPS_SHMEM)?;
+    o.set_anonymous_objects(k, n.wrapping_add(1));
+    Ok(file)
+}
+
+/// Takes a reference.
+#[inline(always)]
+pub fn get_file<K: Kernel>(k: K, file: Low<File>) {
+    k.atomic_add(file.field(0), 1);
+}
+
+/// Drops a reference. The last one of a shared object frees its pages and itself.
+pub fn fput<K: Kernel>(k: K, file: Low<File>) {
+    if k.atomic_dec_and_test(file.field(0)) {
+        bug_on!(k, PageCache, file.id(k) < FIRST_SHARED, file.id(k));
+        destroy(k, file);
+    }
+}
+
+/// Its mapping.
+#[inline(always)]
+pub fn mapping<K: Kernel>(k: K, file: Low<File>) -> Low<Mapping> {
+    file.f_mapping(k)
+}
+
+/// What vma->ops of a mapping of it is.
+#[inline(always)]
+pub fn vm_ops<K: Kernel>(k: K, file: Low<File>) -> u32 {
+    file.f_op(k)
+}
+
+/// The file whose inode holds `mapping`; for checks and reports.
+pub fn id_of_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) -> u32 {
+    Low::<Inode>::new(mapping.va() - I_DATA).i_ino(k)
+}
+
+#[inline(always)]
+fn bucket(id: u32) -> u32 {
+    (id ^ id >> 10 ^ id >> 20) & 1023
+}
+
+fn find<K: Kernel>(k: K, id: u32) -> Low<File> {
+    let o = objects(k);
+    o.files_lock(k).lock(k);
+    let mut file = o.file_hash(k, bucket(id));
+    while !file.is_null() && file.id(k) != id {
+        file = file.hash_next(k);
+    }
+    o.files_lock(k).unlock(k);
+    file
+}
+
+fn create<K: Kernel>(k: K, id: u32, ops: u32) -> Result<Low<File>, Oom> {
+    let file: Low<File> = kmem_cache_alloc(k, CacheId::Filp, Gfp::Kernel)?;
+    let dentry: Low<Dentry> = match kmem_cache_alloc(k, CacheId::Dentry, Gfp::Kernel) {
+        Ok(d) => d,
+        Err(e) => {
+            kmem_cache_free(k, CacheId::Filp, file);
+            return Err(e);
+        }
+    };
+    let inode: Low<Inode> = match kmem_cache_alloc(k, CacheId::Inode, Gfp::Kernel) {
+        Ok(i) => i,
+        Err(e) => {
+            kmem_cache_free(k, CacheId::Dentry, dentry);
+            kmem_cache_free(k, CacheId::Filp, file);
+            return Err(e);
+        }
+    };
+    inode.set_i_ino(k, id);
+    inode.set_i_count(k, 1);
+    mapping_init(k, inode.i_data(k), ops);
+    inode.i_data(k).set_host(k, inode.va());
+    dentry.set_d_count(k, 1);
+    dentry.set_d_inode(k, inode);
+    file.set_f_count(k, 1);
+    file.set_f_dentry(k, dentry.va());
+    file.set_id(k, id);
+    file.set_f_op(k, ops);
+    file.set_mmap_hit(k, 0);
+    file.set_mmap_miss(k, 0);
+    file.set_f_mapping(k, inode.i_data(k));
+    let o = objects(k);
+    o.files_lock(k).lock(k);
+    file.set_hash_next(k, o.file_hash(k, bucket(id)));
+    o.set_file_hash(k, bucket(id), file);
+    o.files_lock(k).unlock(k);
+    Ok(file)
+}
+
+/// Makes an empty mapping.
+pub fn mapping_init<K: Kernel>(k: K, mapping: Low<Mapping>, ops: u32) {
+    mapping.set_host(k, 0);
+    radix_tree::init(k, mapping.page_tree(k));
+    mapping.tree_lock(k).init(k);
+    mapping.set_nrpages(k, 0);
+    mapping.set_writeback_index(k, 0);
+    mapping.set_a_ops(k, ops);
+    i_mmap_init(k, mapping);
+    mapping.set_truncate_count(k, 0);
+    mapping.set_mapping_flags(k, 0);
+}
+
+/// The last reference of a shared object has gone: out of the table, its pages out of the cache, then itself.
+fn destroy<K: Kernel>(k: K, file: Low<File>) {
+    let o = objects(k);
+    o.files_lock(k).lock(k);
+    let mut link: Low<Low<File>> = o.field(0x1000 + bucket(file.id(k)) * 4);
+    while link.read(k) != file {
+        bug_on!(k, PageCache, link.read(k).is_null(), file.va());
+        link = link.read(k).field(12);
+    }
+    link.write(k, file.hash_next(k));
+    o.files_lock(k).unlock(k);
+    truncate(k, file.f_mapping(k));
+    let dentry: Low<Dentry> = Low::new(file.f_dentry(k));
+    kmem_cache_free(k, CacheId::Inode, dentry.d_inode(k));
+    kmem_cache_free(k, CacheId::Dentry, dentry);
+    kmem_cache_free(k, CacheId::Filp, file);
+}
+
+/// truncate_inode_pages: 16 pages at a time out of the cache; nothing maps them any more.
+fn truncate<K: Kernel>(k: K, mapping: Low<Mapping>) {
+    let pvec = lru::vectors(k).lookup(k);
+    let mut from = 0;
+    loop {
+        let irq = k.irq_save();
+        mapping.tree_lock(k).lock(k);
+        let mut nr = 0;
+        while nr < lru::PAGEVEC_SIZE {
+            match radix_tree::next(k, mapping.page_tree(k), from, None) {
+                None => break,
+                Some((index, page)) => {
+                    page::get_page(k, page);
+                    pvec.set_page(k, nr, page);
+                    nr += 1;
+                    from = index.wrapping_add(1);
+                }
+            }
+        }
+        pvec.set_nr(k, nr);
+        mapping.tree_lock(k).unlock(k);
+        k.irq_restore(irq);
+        if nr == 0 {
+            return;
+        }
+        let mut i = 0;
+        while i < nr {
+            let page = pvec.page(k, i);
+            page::lock_page(k, page);
+            page_cache::truncate_complete_page(k, mapping, page);
+            page::unlock_page(k, page);
+            i += 1;
+        }
+        lru::lru_add_drain(k);
+        lru::release_pages(k, pvec);
+    }
+}

@@ -1,0 +1,155 @@
+//! struct page: reference counts, flag bits, the page lock and the bit lock of the reverse map (include/linux/{mm,page-flags,
+//! pagemap,rmap}.h of 2.6.7).
+//!
+//! Each bit operation is the locked instruction the macros of the time compiled to; plain tests are plain loads. The
+//! count is the 2.6.7 one: 0 is free (the -1 base came with 2.6.8). Left out: waiting. With one CPU and a kernel that runs
+//! to completion nobody else can hold a page lock, so `lock_page` on a locked page is a BUG.
+//!
+//! Invariant: a page's bit lock is free whenever no function of a reverse map runs.
+
+use crate::bug_on;
+use crate::kernel::Kernel;
+use crate::layout::{Mapping, Page, Vma, pg};
+use crate::list::ListHead;
+use crate::ptr::Low;
+use crate::radix_tree::{self, Tag};
+use crate::swap;
+use crate::percpu::{State, mod_page_state};
+use lowmem_abi::layout::PAGE_SHIFT;
+
+/// Offset of `lru` in struct page, for container_of.
+const LRU_OFFSET: u32 = 24;
+
+/// The page whose `lru` element this is.
+#[inline(always)]
+pub fn of_lru(entry: Low<ListHead>) -> Low<Page> {
+    entry.container(LRU_OFFSET)
+}
+
+/// Whether flag `bit` is set: a plain load.
+#[inline(always)]
+pub fn test<K: Kernel>(k: K, page: Low<Page>, bit: u32) -> bool {
+    page.flags(k) & (1 << bit) != 0
+}
+
+/// SetPageX: one locked bit set.
+#[inline(always)]
+pub fn set<K: Kernel>(k: K, page: Low<Page>, bit: u32) {
+    k.set_bit(page.flags_word(), bit);
+}
+
+/// ClearPageX: one locked bit reset.
+#[inline(always)]
+pub fn clear<K: Kernel>(k: K, page: Low<Page>, bit: u32) {
+    k.clear_bit(page.flags_word(), bit);
+}
+
+/// TestSetPageX.
+#[inline(always)]
+pub fn test_and_set<K: Kernel>(k: K, page: Low<Page>, bit: u32) -> bool {
+    k.test_and_set_bit(page.flags_word(), bit)
+}
+
+/// TestClearPageX.
+#[inline(always)]
+pub fn test_and_clear<K: Kernel>(k: K, page: Low<Page>, bit: u32) -> bool {
+    k.test_and_clear_bit(page.flags_word(), bit)
+}
+
+/// Takes a reference: one locked increment, on reserved pages too.
+#[inline(always)]
+pub fn get_page<K: Kernel>(k: K, page: Low<Page>) {
+    k.atomic_add(page.count_word(), 1);
+}
+
+/// Drops a reference; the last one takes the page off its LRU list and frees it. Reserved pages are left alone.
+#[inline]
+pub fn put_page<K: Kernel>(k: K, page: Low<Page>) {
+    if !test(k, page, pg::RESERVED) && k.atomic_dec_and_test(page.count_word()) {
+        crate::lru::page_cache_release_last(k, page);
+    }
+}
+
+/// Takes the page lock if it is free (TestSetPageLocked, negated).
+#[inline(always)]
+pub fn trylock_page<K: Kernel>(k: K, page: Low<Page>) -> bool {
+    !k.inject_trylock_failure() && !test_and_set(k, page, pg::LOCKED)
+}
+
+/// Takes the page lock, which must be free.
+#[inline(always)]
+pub fn lock_page<K: Kernel>(k: K, page: Low<Page>) {
+    bug_on!(k, Page, test_and_set(k, page, pg::LOCKED), page.va());
+}
+
+/// Gives the page lock back: one locked bit reset (and a look at the wait queue, which is always empty).
+#[inline(always)]
+pub fn unlock_page<K: Kernel>(k: K, page: Low<Page>) {
+    bug_on!(k, Page, !test_and_clear(k, page, pg::LOCKED), page.va());
+}
+
+/// Takes the bit lock of the reverse map (pte_chain_lock, page_map_lock). An `up` build has none.
+#[inline(always)]
+pub fn map_lock<K: Kernel>(k: K, page: Low<Page>) {
+    if K::SMP {
+        bug_on!(k, Page, test_and_set(k, page, pg::MAPLOCK), page.va());
+    }
+}
+
+/// Gives it back.
+#[inline(always)]
+pub fn map_unlock<K: Kernel>(k: K, page: Low<Page>) {
+    if K::SMP {
+        clear(k, page, pg::MAPLOCK);
+    }
+}
+
+/// page_mapping: the swap cache's for pages in it, null for anonymous pages, else the file's.
+#[inline]
+pub fn page_mapping<K: Kernel>(k: K, page: Low<Page>) -> Low<Mapping> {
+    let flags = page.flags(k);
+    if flags & (1 << pg::SWAPCACHE) != 0 {
+        swap::swapper_space(k)
+    } else if flags & (1 << pg::ANON) != 0 {
+        Low::NULL
+    } else {
+        Low::new(page.mapping(k))
+    }
+}
+
+/// Whether the page is anonymous. pte_chain kernels have no PG_anon: an anonymous page is one without mapping.
+#[inline(always)]
+pub fn is_anon<K: Kernel>(k: K, page: Low<Page>) -> bool {
+    test(k, page, pg::ANON) || page.mapping(k) == 0
+}
+
+/// Page offset in the object that `addr` of `vma` shows when the vma is linear.
+#[inline(always)]
+pub fn linear_page_index<K: Kernel>(k: K, vma: Low<Vma>, addr: u32) -> u32 {
+    (addr.wrapping_sub(vma.start(k)) >> PAGE_SHIFT).wrapping_add(vma.pgoff(k))
+}
+
+/// set_page_dirty: the flag; for pages of a mapping also the tag in its tree.
+pub fn set_page_dirty<K: Kernel>(k: K, page: Low<Page>) {
+    let mapping = page_mapping(k, page);
+    if mapping.is_null() {
+        if !test(k, page, pg::DIRTY) {
+            set(k, page, pg::DIRTY);
+        }
+        return;
+    }
+    if test_and_set(k, page, pg::DIRTY) {
+        return;
+    }
+    let irq = k.irq_save();
+    mapping.tree_lock(k).lock(k);
+    let index = if test(k, page, pg::SWAPCACHE) {
+        page.private(k)
+    } else {
+        mod_page_state(k, State::NrDirty, 1);
+        page.index(k)
+    };
+    radix_tree::tag_set(k, mapping.page_tree(k), index, Tag::Dirty);
+    mapping.tree_lock(k).unlock(k);
+    k.irq_restore(irq);
+}

@@ -1,0 +1,385 @@
+//! anon_vma, the object-based reverse map of 2.6.7 (mm/rmap.c, "rmap 39/40"), with its two later fixes.
+//!
+//! An anonymous page points to its anon_vma (page->mapping under PG_anon) and to its place in it (page->index, by the linear rule
+//! of the vma, so that it survives mremap); every vma that may map such a page is on the anon_vma's list. File pages are found through
+//! i_mmap ([`super::file`]). page->rmap is the mapcount. Fixes included: adopting a neighbour's anon_vma takes the list lock
+//! (2004-06-26); when vma_adjust moves a boundary, the vma that grows gets the other's anon_vma (2004-06-20).
+//!
+//! Invariant: every present anonymous pte lies in a vma on the list of its page's anon_vma, at the address index says; an anon_vma
+//! lives while its list is not empty.
+
+use super::object;
+use super::{Adjust, PteAt, ReverseMap, Unmap};
+use crate::bug_on;
+use crate::guest_struct;
+use crate::kernel::{Kernel, Oom};
+use crate::layout::{Mm, Page, Vma, pg, vm};
+use crate::list::ListHead;
+use crate::mm::vma::find_vma_prev;
+use crate::page;
+use crate::page_alloc::Gfp;
+use crate::percpu::{State, mod_page_state};
+use crate::ptr::{Kmapped, Low};
+use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
+use crate::sync::SpinLock;
+use lowmem_abi::probe::Probe;
+
+guest_struct! {
+    /// anon_vma: lock and list of vmas, 12 bytes. Constructed: lock free, list empty.
+    pub struct AnonVma [K] size 12;
+    at 0 => part lock: SpinLock;
+    at 4 => part head: ListHead;
+}
+
+guest_struct! {
+    /// What a vma carries: anon_vma_node and anon_vma.
+    pub struct VmaPart [K] size 12;
+    at 0 => part node: ListHead;
+    at 8 => word anon_vma, set_anon_vma: Low<AnonVma>;
+}
+
+/// Offset of [`VmaPart`] in a vma.
+const PART: u32 = 56;
+
+/// The scheme.
+#[derive(Debug, Clone, Copy)]
+pub enum AnonVmaMap {}
+
+#[inline(always)]
+fn part(vma: Low<Vma>) -> Low<VmaPart> {
+    vma.rmap_fields()
+}
+
+/// The vma's anon_vma, or null.
+#[inline(always)]
+pub fn of_vma<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
+    part(vma).anon_vma(k)
+}
+
+/// The vma whose anon_vma_node this is.
+#[inline(always)]
+pub fn vma_of_node(node: Low<ListHead>) -> Low<Vma> {
+    node.container(PART)
+}
+
+/// __anon_vma_link: to the head of the list; the lock is held.
+#[inline(always)]
+fn link<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
+    part(vma).node(k).add_to(k, anon_vma.head(k));
+}
+
+/// find_mergeable_anon_vma: next's, else previous', if the two could merge once R/W/X are those of the neighbour.
+fn find_mergeable<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
+    let next = vma.next(k);
+    if !next.is_null() {
+        let found = of_vma(k, next);
+        if !found.is_null() && joins(k, vma, next) && same_kind(k, vma, next) {
+            return found;
+        }
+    }
+    let (me, prev) = find_vma_prev(k, vma.mm(k), vma.start(k));
+    bug_on!(k, AnonVma, me != vma, vma.va());
+    if !prev.is_null() {
+        let found = of_vma(k, prev);
+        if !found.is_null() && joins(k, prev, vma) && same_kind(k, vma, prev) {
+            return found;
+        }
+    }
+    Low::NULL
+}
+
+/// `b` begins where `a` ends, in addresses and in offsets.
+fn joins<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
+    a.end(k) == b.start(k)
+        && a.pgoff(k).wrapping_add((a.end(k) - a.start(k)) >> 12) == b.pgoff(k)
+}
+
+fn same_kind<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
+    let access = vm::READ | vm::WRITE | vm::EXEC;
+    let special = vm::IO | vm::DONTCOPY | vm::DONTEXPAND | vm::RESERVED;
+    (a.flags(k) ^ b.flags(k)) & !access == 0
+        && a.flags(k) & special == 0
+        && a.file(k) == b.file(k)
+        && b.ops(k) != crate::file::OPS_SHM
+}
+
+/// Takes one mapping off the count with the bit lock; the last clears what names the anon_vma.
+pub(super) fn remove_mapcount<K: Kernel>(k: K, page: Low<Page>) {
+    page::map_lock(k, page);
+    let count = page.rmap(k);
+    bug_on!(k, AnonVma, count == 0, page.va());
+    page.set_rmap(k, count - 1);
+    if count == 1 {
+        last_gone(k, page);
+    }
+    page::map_unlock(k, page);
+}
+
+fn last_gone<K: Kernel>(k: K, page: Low<Page>) {
+    if page::test(k, page, pg::ANON) {
+        page.set_mapping(k, 0);
+        page::clear(k, page, pg::ANON);
+    }
+    mod_page_state(k, State::NrMapped, u32::MAX);
+}
+
+/// The anon_vma whose lock vma_adjust takes: the vma's, else its neighbour's.
+fn adjust_lock<K: Kernel>(k: K, a: &Adjust) -> Low<AnonVma> {
+    let own = of_vma(k, a.vma);
+    if own.is_null() && !a.next.is_null() { of_vma(k, a.next) } else { own }
+}
+
+impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
+    const VMA_BYTES: u32 = 12;
+    const MM_BYTES: u32 = 0;
+    type Spare = ();
+
+    fn boot(_: K) -> Result<(), Oom> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn spare(_: K) -> Result<(), Oom> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn spare_atomic(_: K) -> Result<(), Oom> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn spare_free(_: K, (): ()) {}
+
+    #[inline(always)]
+    fn vma_init(k: K, vma: Low<Vma>) {
+        part(vma).set_anon_vma(k, Low::NULL);
+    }
+
+    fn prepare_anon(k: K, vma: Low<Vma>) -> Result<(), Oom> {
+        if !of_vma(k, vma).is_null() {
+            return Ok(());
+        }
+        let adopted = find_mergeable(k, vma);
+        let anon_vma = if adopted.is_null() {
+            let new = kmem_cache_alloc(k, CacheId::AnonVma, Gfp::Kernel)?;
+            k.probe(Probe::AnonVmaAllocated);
+            new
+        } else {
+            adopted.lock(k).lock(k);
+            adopted
+        };
+        let lock = vma.mm(k).page_table_lock(k);
+        lock.lock(k);
+        part(vma).set_anon_vma(k, anon_vma);
+        link(k, vma, anon_vma);
+        lock.unlock(k);
+        if !adopted.is_null() {
+            adopted.lock(k).unlock(k);
+        }
+        Ok(())
+    }
+
+    fn vma_forked(k: K, _parent: Low<Vma>, child: Low<Vma>) {
+        let anon_vma = of_vma(k, child);
+        if !anon_vma.is_null() {
+            anon_vma.lock(k).lock(k);
+            link(k, child, anon_vma);
+            anon_vma.lock(k).unlock(k);
+        }
+    }
+
+    fn vma_gone(k: K, vma: Low<Vma>) {
+        let anon_vma = of_vma(k, vma);
+        if anon_vma.is_null() {
+            return;
+        }
+        anon_vma.lock(k).lock(k);
+        part(vma).node(k).del(k);
+        let empty = anon_vma.head(k).is_empty(k);
+        anon_vma.lock(k).unlock(k);
+        if empty {
+            k.probe(Probe::AnonVmaFreed);
+            kmem_cache_free(k, CacheId::AnonVma, anon_vma);
+        }
+    }
+
+    #[inline(always)]
+    fn mergeable(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
+        let (a, b) = (of_vma(k, a), of_vma(k, b));
+        a.is_null() || b.is_null() || a == b
+    }
+
+    fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom> {
+        // Moving only the end of a vma concerns no page: no lock, unless a neighbour or new vma is involved.
+        if a.next.is_null() && a.insert.is_null() && a.start == a.vma.start(k) {
+            return Ok(());
+        }
+        let lock = adjust_lock(k, a);
+        if lock.is_null() {
+            return Ok(());
+        }
+        lock.lock(k).lock(k);
+        if !a.next.is_null() {
+            let importer = if a.swallow || a.end > a.vma.end(k) { a.vma } else { a.next };
+            if of_vma(k, importer).is_null() {
+                part(importer).set_anon_vma(k, lock);
+                link(k, importer, lock);
+            }
+        }
+        Ok(())
+    }
+
+    fn adjust_end(k: K, a: &Adjust) {
+        let lock = adjust_lock(k, a);
+        if lock.is_null() {
+            return;
+        }
+        if a.swallow {
+            if !of_vma(k, a.next).is_null() {
+                part(a.next).node(k).del(k);
+            }
+        } else if !a.insert.is_null() {
+            link(k, a.insert, lock);
+        }
+        // Not taken when only the end moved.
+        if !lock.lock(k).is_free(k) {
+            lock.lock(k).unlock(k);
+        }
+    }
+
+    fn mm_init(_: K, _: Low<Mm>, _: Low<Mm>) -> Result<(), Oom> {
+        Ok(())
+    }
+    fn mm_gone(_: K, _: Low<Mm>) {}
+    fn pte_page_init(_: K, _: Low<Page>, _: Low<Mm>, _: u32) {}
+    fn pte_page_exit(_: K, _: Low<Page>) {}
+
+    fn add_anon(k: K, page: Low<Page>, vma: Low<Vma>, at: PteAt, (): &mut ()) {
+        let anon_vma = of_vma(k, vma);
+        bug_on!(k, AnonVma, anon_vma.is_null(), vma.va());
+        let index = page::linear_page_index(k, vma, at.addr);
+        page::map_lock(k, page);
+        let count = page.rmap(k);
+        if count == 0 {
+            bug_on!(k, AnonVma, page.mapping(k) != 0, page.va());
+            page::set(k, page, pg::ANON);
+            page.set_index(k, index);
+            page.set_mapping(k, anon_vma.va());
+            mod_page_state(k, State::NrMapped, 1);
+        } else {
+            bug_on!(k, AnonVma, page.index(k) != index, page.va());
+            bug_on!(k, AnonVma, page.mapping(k) != anon_vma.va(), page.va());
+        }
+        page.set_rmap(k, count + 1);
+        page::map_unlock(k, page);
+    }
+
+    fn add_file(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
+        if page::test(k, page, pg::RESERVED) {
+            return;
+        }
+        page::map_lock(k, page);
+        let count = page.rmap(k);
+        page.set_rmap(k, count + 1);
+        if count == 0 {
+            mod_page_state(k, State::NrMapped, 1);
+        }
+        page::map_unlock(k, page);
+    }
+
+    #[inline(always)]
+    fn dup(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
+        page::map_lock(k, page);
+        page.set_rmap(k, page.rmap(k) + 1);
+        page::map_unlock(k, page);
+    }
+
+    #[inline(always)]
+    fn spare_used((): &()) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn remove(k: K, page: Low<Page>, _: Kmapped) {
+        remove_mapcount(k, page);
+    }
+
+    #[inline(always)]
+    fn moved(_: K, _: Low<Page>, _: PteAt, _: PteAt, (): &mut ()) {}
+
+    #[inline(always)]
+    fn mapped(k: K, page: Low<Page>) -> bool {
+        page.rmap(k) != 0
+    }
+    #[inline(always)]
+    fn mapcount(k: K, page: Low<Page>) -> u32 {
+        page.rmap(k)
+    }
+
+    fn page_referenced(k: K, page: Low<Page>) -> u32 {
+        let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
+        if page.rmap(k) != 0 && page.mapping(k) != 0 {
+            if page::test(k, page, pg::ANON) {
+                referenced += referenced_anon(k, page);
+            } else {
+                referenced += object::referenced_file(k, page);
+            }
+        }
+        referenced
+    }
+
+    fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
+        bug_on!(k, AnonVma, !page::test(k, page, pg::LOCKED), page.va());
+        bug_on!(k, AnonVma, page::test(k, page, pg::RESERVED), page.va());
+        bug_on!(k, AnonVma, page.rmap(k) == 0, page.va());
+        let result = if page::test(k, page, pg::ANON) {
+            unmap_anon(k, page)
+        } else {
+            object::unmap_file(k, page)
+        };
+        if page.rmap(k) != 0 {
+            return result;
+        }
+        last_gone(k, page);
+        k.probe(Probe::PageUnmapped);
+        Unmap::Success
+    }
+}
+
+/// page_referenced_anon: all vmas of the anon_vma until every mapping was seen.
+fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+    let anon_vma: Low<AnonVma> = Low::new(page.mapping(k));
+    let mut left = page.rmap(k);
+    let mut referenced = 0;
+    anon_vma.lock(k).lock(k);
+    let head = anon_vma.head(k);
+    let mut at = head.next(k);
+    while at != head {
+        referenced += object::referenced_one(k, page, vma_of_node(at), &mut left);
+        if left == 0 {
+            break;
+        }
+        at = at.next(k);
+    }
+    anon_vma.lock(k).unlock(k);
+    referenced
+}
+
+/// try_to_unmap_anon.
+fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
+    let anon_vma: Low<AnonVma> = Low::new(page.mapping(k));
+    let mut result = Unmap::Again;
+    anon_vma.lock(k).lock(k);
+    let head = anon_vma.head(k);
+    let mut at = head.next(k);
+    while at != head {
+        if object::unmap_one(k, page, vma_of_node(at)) == Unmap::Fail {
+            result = Unmap::Fail;
+            break;
+        }
+        if page.rmap(k) == 0 {
+            break;
+        }
+        at = at.next(k);
+    }
+    anon_vma.lock(k).unlock(k);
+    result
+}

@@ -1,0 +1,188 @@
+//! From a file to the vmas that map it: the i_mmap of an address_space, as a list or as a prio_tree (boot parameter `file_vmas`).
+//!
+//! prio_tree: 2.6.7, one tree for shared and private vmas. list: the order of 2.6.0 (new mappings at the tail, a fork's copy right in
+//! front of its parent's), in one list, where 2.6.0 kept private and shared apart. Nonlinear vmas are on a list of
+//! their own. Every function but [`i_mmap_fork`] and [`i_mmap_unlink`] is called with i_mmap_lock held.
+//!
+//! Invariant: every vma with a file is exactly once in tree, list or nonlinear list of its file.
+
+use crate::kernel::Kernel;
+use crate::layout::{Mapping, Vma, vm};
+use crate::list::ListHead;
+use crate::objects::objects;
+use crate::page::linear_page_index;
+use crate::prio_tree::{self, PrioRoot, Walk};
+use crate::ptr::Low;
+
+/// Offset of the list element (or tree node) in a vma.
+pub const SHARED: u32 = 40;
+
+#[inline(always)]
+fn tree<K: Kernel>(k: K) -> bool {
+    objects(k).file_vmas(k) != 0
+}
+
+/// A mapping without vmas.
+pub fn i_mmap_init<K: Kernel>(k: K, mapping: Low<Mapping>) {
+    if tree(k) {
+        PrioRoot(mapping.i_mmap(k)).init(k);
+    } else {
+        mapping.i_mmap(k).init(k);
+    }
+    mapping.set_i_mmap_writable(k, 0);
+    mapping.i_mmap_nonlinear(k).init(k);
+    mapping.i_mmap_lock(k).init(k);
+}
+
+/// Takes the i_mmap_lock of `vma`'s file, if it has one.
+#[inline(always)]
+pub fn i_mmap_lock<K: Kernel>(k: K, vma: Low<Vma>) {
+    let file = vma.file(k);
+    if !file.is_null() {
+        file.f_mapping(k).i_mmap_lock(k).lock(k);
+    }
+}
+
+/// Gives it back.
+#[inline(always)]
+pub fn i_mmap_unlock<K: Kernel>(k: K, vma: Low<Vma>) {
+    let file = vma.file(k);
+    if !file.is_null() {
+        file.f_mapping(k).i_mmap_lock(k).unlock(k);
+    }
+}
+
+/// __vma_link_file: a vma with final bounds joins its file. Nothing for anonymous vmas.
+pub fn i_mmap_insert<K: Kernel>(k: K, vma: Low<Vma>) {
+    let file = vma.file(k);
+    if file.is_null() {
+        return;
+    }
+    let mapping = file.f_mapping(k);
+    let flags = vma.flags(k);
+    if flags & vm::SHARED != 0 {
+        mapping.set_i_mmap_writable(k, mapping.i_mmap_writable(k).wrapping_add(1));
+    }
+    if flags & vm::NONLINEAR != 0 {
+        vma.shared(k).list(k).add_tail_to(k, mapping.i_mmap_nonlinear(k));
+    } else if tree(k) {
+        prio_tree::insert(k, PrioRoot(mapping.i_mmap(k)), vma);
+    } else {
+        vma.shared(k).list(k).add_tail_to(k, mapping.i_mmap(k));
+    }
+}
+
+/// __remove_shared_vm_struct: a vma leaves its file.
+pub fn i_mmap_remove<K: Kernel>(k: K, vma: Low<Vma>) {
+    let file = vma.file(k);
+    if file.is_null() {
+        return;
+    }
+    let mapping = file.f_mapping(k);
+    let flags = vma.flags(k);
+    if flags & vm::SHARED != 0 {
+        mapping.set_i_mmap_writable(k, mapping.i_mmap_writable(k).wrapping_sub(1));
+    }
+    if flags & vm::NONLINEAR != 0 || !tree(k) {
+        vma.shared(k).list(k).del_init(k);
+    } else {
+        prio_tree::remove(k, PrioRoot(mapping.i_mmap(k)), vma);
+    }
+}
+
+/// remove_shared_vm_struct: takes the lock, removes.
+pub fn i_mmap_unlink<K: Kernel>(k: K, vma: Low<Vma>) {
+    i_mmap_lock(k, vma);
+    i_mmap_remove(k, vma);
+    i_mmap_unlock(k, vma);
+}
+
+/// fork: `child`, a struct copy of `parent`, joins beside it. Takes the lock.
+pub fn i_mmap_fork<K: Kernel>(k: K, parent: Low<Vma>, child: Low<Vma>) {
+    let file = child.file(k);
+    if file.is_null() {
+        return;
+    }
+    let mapping = file.f_mapping(k);
+    mapping.i_mmap_lock(k).lock(k);
+    if child.flags(k) & vm::SHARED != 0 {
+        mapping.set_i_mmap_writable(k, mapping.i_mmap_writable(k).wrapping_add(1));
+    }
+    if child.flags(k) & vm::NONLINEAR != 0 || !tree(k) {
+        child
+            .shared(k)
+            .list(k)
+            .add_tail_to(k, parent.shared(k).list(k));
+    } else {
+        prio_tree::add(k, child, parent);
+    }
+    mapping.i_mmap_lock(k).unlock(k);
+}
+
+/// vma_adjust, before bounds change: a linear vma leaves the tree; a list does not care.
+pub fn i_mmap_adjust_begin<K: Kernel>(k: K, vma: Low<Vma>) {
+    let file = vma.file(k);
+    if !file.is_null() && tree(k) && vma.flags(k) & vm::NONLINEAR == 0 {
+        prio_tree::remove(k, PrioRoot(file.f_mapping(k).i_mmap(k)), vma);
+    }
+}
+
+/// vma_adjust, after bounds have changed: it comes back.
+pub fn i_mmap_adjust_end<K: Kernel>(k: K, vma: Low<Vma>) {
+    let file = vma.file(k);
+    if !file.is_null() && tree(k) && vma.flags(k) & vm::NONLINEAR == 0 {
+        prio_tree::insert(k, PrioRoot(file.f_mapping(k).i_mmap(k)), vma);
+    }
+}
+
+/// First nonlinear use of a vma (remap_file_pages): to the tail of the nonlinear list, for good. Takes the lock; sets VM_NONLINEAR.
+pub fn i_mmap_make_nonlinear<K: Kernel>(k: K, vma: Low<Vma>) {
+    let mapping = vma.file(k).f_mapping(k);
+    mapping.i_mmap_lock(k).lock(k);
+    if tree(k) {
+        prio_tree::remove(k, PrioRoot(mapping.i_mmap(k)), vma);
+    } else {
+        vma.shared(k).list(k).del_init(k);
+    }
+    vma.set_flags(k, vma.flags(k) | vm::NONLINEAR);
+    vma.shared(k).list(k).add_tail_to(k, mapping.i_mmap_nonlinear(k));
+    mapping.i_mmap_lock(k).unlock(k);
+}
+
+/// A walk over the linear vmas of a mapping that may map page offset `pgoff`: with a list all of them, with a tree
+/// those that do.
+#[derive(Debug, Clone, Copy)]
+pub enum FileVmas {
+    /// Through the list: head, current.
+    List(Low<ListHead>, Low<ListHead>),
+    /// Through the tree.
+    Tree(Walk),
+}
+
+impl FileVmas {
+    /// A walk.
+    pub fn new<K: Kernel>(k: K, mapping: Low<Mapping>, pgoff: u32) -> Self {
+        let head = mapping.i_mmap(k);
+        if tree(k) {
+            FileVmas::Tree(Walk::new(PrioRoot(head), pgoff, pgoff))
+        } else {
+            FileVmas::List(head, head)
+        }
+    }
+
+    /// The next vma, or null.
+    pub fn next<K: Kernel>(&mut self, k: K) -> Low<Vma> {
+        match self {
+            FileVmas::Tree(walk) => walk.next(k),
+            FileVmas::List(head, at) => {
+                *at = at.next(k);
+                if at == head { Low::NULL } else { at.container(SHARED) }
+            }
+        }
+    }
+}
+
+/// Whether `addr` of `vma` shows page offset `pgoff` linearly; for file ptes.
+pub fn is_linear<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, pgoff: u32) -> bool {
+    linear_page_index(k, vma, addr) == pgoff
+}

@@ -1,0 +1,347 @@
+//! Object-based reverse mapping: from a vma of the page's object to the pte, in 2.6.7's order of checks (mm/rmap.c).
+//!
+//! Used for file pages by every scheme that has no chain for them, and for anonymous pages by anon_vma. One candidate
+//! vma: skip if its mm has no pages or the page lies outside; trylock page_table_lock; pgd, pmd, pte; present and same
+//! frame. Order against the fault path is reversed, hence only trylocks.
+//!
+//! Invariant: functions here are called with the page lock and the bit lock held and leave every other lock free.
+
+use crate::bug_on;
+use crate::kernel::Kernel;
+use crate::layout::{Mapping, Mm, Page, Vma, pg, vm};
+use crate::list::ListHead;
+use crate::objects::objects;
+use crate::page;
+use crate::page_alloc::{page_to_pfn, pfn_to_page, pfn_valid};
+use crate::pgtable::{
+    Pte, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, ptep_test_and_clear_young, set_pte,
+};
+use crate::ptr::{Kmapped, Low};
+use crate::rmap::Unmap;
+use crate::rmap::file::{FileVmas, SHARED};
+use crate::swap::{SwapEntry, swap_duplicate};
+use crate::tlb::flush_tlb_page;
+use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
+use lowmem_abi::probe::Probe;
+
+/// Pages of a nonlinear vma unmapped together (CLUSTER_SIZE: 32 pages).
+const CLUSTER_SIZE: u32 = 32 * PAGE_SIZE;
+
+/// Address at which linear `vma` shows the page, if inside (vma_address). As in 2.6.7 an offset difference of 2^20 pages wraps; the
+/// comparison of frames catches that.
+#[inline(always)]
+pub fn vma_address<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>) -> Option<u32> {
+    let start = vma.start(k);
+    let addr = start.wrapping_add(page.index(k).wrapping_sub(vma.pgoff(k)) << PAGE_SHIFT);
+    if addr < start || addr >= vma.end(k) {
+        k.probe(Probe::VmaOutOfRange);
+        return None;
+    }
+    Some(addr)
+}
+
+/// Outcome of looking for the page's pte in one vma.
+enum Candidate {
+    /// Cannot map it, or does not.
+    Vain,
+    /// The page-table lock was missed.
+    Busy,
+    /// Here; the mm's page_table_lock is held.
+    At(Kmapped, u32),
+}
+
+#[inline(always)]
+fn find_pte<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>) -> Candidate {
+    k.probe(Probe::VmaVisited);
+    let mm = vma.mm(k);
+    if mm.rss(k) == 0 {
+        return Candidate::Vain;
+    }
+    let Some(addr) = vma_address(k, page, vma) else {
+        return Candidate::Vain;
+    };
+    if !mm.page_table_lock(k).trylock(k) {
+        k.probe(Probe::UnmapAgain);
+        return Candidate::Busy;
+    }
+    if let Some(pte) = pte_lookup(k, mm, addr) {
+        k.probe(Probe::PteExamined);
+        let entry = pte_get(k, pte);
+        if entry.present() && entry.pfn() == page_to_pfn(k, page) {
+            return Candidate::At(pte, addr);
+        }
+        pte_unmap(k, pte);
+    }
+    mm.page_table_lock(k).unlock(k);
+    Candidate::Vain
+}
+
+/// page_referenced_one: 1 if the pte of `vma` was young. `left` counts down found ptes.
+pub fn referenced_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>, left: &mut u32) -> u32 {
+    match find_pte(k, page, vma) {
+        Candidate::Vain | Candidate::Busy => 0,
+        Candidate::At(pte, addr) => {
+            let young = ptep_test_and_clear_young(k, pte);
+            if young && objects(k).young_flush(k) != 0 {
+                flush_tlb_page(k, vma, addr);
+            }
+            *left = left.wrapping_sub(1);
+            pte_unmap(k, pte);
+            vma.mm(k).page_table_lock(k).unlock(k);
+            young as u32
+        }
+    }
+}
+
+/// try_to_unmap_one. `Success` means: go on with the next vma.
+pub fn unmap_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>) -> Unmap {
+    let (pte, addr) = match find_pte(k, page, vma) {
+        Candidate::Vain => return Unmap::Success,
+        Candidate::Busy => return Unmap::Again,
+        Candidate::At(pte, addr) => (pte, addr),
+    };
+    let mm = vma.mm(k);
+    let r = unmap_found(k, page, vma, (pte, addr));
+    pte_unmap(k, pte);
+    mm.page_table_lock(k).unlock(k);
+    r
+}
+
+fn unmap_found<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    vma: Low<Vma>,
+    (pte, addr): (Kmapped, u32),
+) -> Unmap {
+    if vma.flags(k) & (vm::LOCKED | vm::RESERVED) != 0 {
+        k.probe(Probe::UnmapLocked);
+        return Unmap::Fail;
+    }
+    if ptep_test_and_clear_young(k, pte) {
+        k.probe(Probe::UnmapYoung);
+        return Unmap::Fail;
+    }
+    // Somebody pins the page (get_user_pages): its content may change behind a pte's back.
+    if page::test(k, page, pg::SWAPCACHE) && page.count(k) != page.rmap(k).wrapping_add(2) {
+        k.probe(Probe::UnmapPinned);
+        return Unmap::Fail;
+    }
+    let old = ptep_get_and_clear(k, pte);
+    flush_tlb_page(k, vma, addr);
+    k.probe(Probe::PteCleared);
+    if old.dirty() {
+        page::set_page_dirty(k, page);
+    }
+    if page::test(k, page, pg::ANON) {
+        bug_on!(k, AnonVma, !page::test(k, page, pg::SWAPCACHE), page.va());
+        let entry = SwapEntry(page.private(k));
+        bug_on!(k, AnonVma, !swap_duplicate(k, entry), entry.0);
+        set_pte(k, pte, entry.to_pte());
+    }
+    drop_mapping(k, vma.mm(k), page);
+    Unmap::Success
+}
+
+/// rss, mapcount and the pte's reference.
+fn drop_mapping<K: Kernel>(k: K, mm: Low<Mm>, page: Low<Page>) {
+    mm.set_rss(k, mm.rss(k).wrapping_sub(1));
+    bug_on!(k, FileRmap, page.rmap(k) == 0, page.va());
+    page.set_rmap(k, page.rmap(k) - 1);
+    page::put_page(k, page);
+}
+
+/// page_referenced_file: i_mmap_lock by trylock; a locked shared vma counts as a reference at once.
+pub fn referenced_file<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+    let mapping: Low<Mapping> = Low::new(page.mapping(k));
+    let mut left = page.rmap(k);
+    if !mapping.i_mmap_lock(k).trylock(k) {
+        k.probe(Probe::UnmapAgain);
+        return 0;
+    }
+    let mut referenced = 0;
+    let mut vmas = FileVmas::new(k, mapping, page.index(k));
+    while let Some(vma) = vmas.next(k).get() {
+        let both = vm::LOCKED | vm::MAYSHARE;
+        if vma.flags(k) & both == both {
+            k.probe(Probe::VmaVisited);
+            referenced += 1;
+            break;
+        }
+        referenced += referenced_one(k, page, vma, &mut left);
+        if left == 0 {
+            break;
+        }
+    }
+    mapping.i_mmap_lock(k).unlock(k);
+    referenced
+}
+
+/// try_to_unmap_file: linear vmas, then, if mappings are left, the sweep through nonlinear ones.
+pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
+    let mapping: Low<Mapping> = Low::new(page.mapping(k));
+    if !mapping.i_mmap_lock(k).trylock(k) {
+        k.probe(Probe::UnmapAgain);
+        return Unmap::Again;
+    }
+    let mut result = Unmap::Again;
+    let mut vmas = FileVmas::new(k, mapping, page.index(k));
+    while let Some(vma) = vmas.next(k).get() {
+        if unmap_one(k, page, vma) == Unmap::Fail {
+            result = Unmap::Fail;
+            break;
+        }
+        if page.rmap(k) == 0 {
+            break;
+        }
+    }
+    if result != Unmap::Fail && page.rmap(k) != 0 && !mapping.i_mmap_nonlinear(k).is_empty(k) {
+        result = sweep_nonlinear(k, mapping, page);
+    }
+    mapping.i_mmap_lock(k).unlock(k);
+    result
+}
+
+#[inline(always)]
+fn in_sweep<K: Kernel>(k: K, vma: Low<Vma>) -> bool {
+    vma.flags(k) & (vm::LOCKED | vm::RESERVED) == 0
+}
+
+#[inline(always)]
+fn vma_bytes<K: Kernel>(k: K, vma: Low<Vma>) -> u32 {
+    vma.end(k).wrapping_sub(vma.start(k))
+}
+
+/// Nonlinear vmas cannot be asked where a page is: clusters of every one are unmapped, round-robin from their cursors
+/// (`vma->private`), until as many ptes were dropped as the page has mappings. Always ends in `Again` or `Fail`.
+fn sweep_nonlinear<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> Unmap {
+    let head = mapping.i_mmap_nonlinear(k);
+    let (mut max_cursor, mut max_size) = (0, 0);
+    each(k, head, |vma| {
+        if in_sweep(k, vma) {
+            max_cursor = max_cursor.max(vma.private(k));
+            max_size = max_size.max(vma_bytes(k, vma));
+        }
+        true
+    });
+    if max_size == 0 {
+        k.probe(Probe::UnmapLocked);
+        return Unmap::Fail;
+    }
+    let mut left = page.rmap(k);
+    page::map_unlock(k, page);
+    max_size = max_size.wrapping_add(CLUSTER_SIZE - 1) & !(CLUSTER_SIZE - 1);
+    if max_cursor == 0 {
+        max_cursor = CLUSTER_SIZE;
+    }
+    let mut enough = false;
+    while max_cursor <= max_size && !enough {
+        each(k, head, |vma| {
+            if in_sweep(k, vma) {
+                let mut cursor = vma.private(k);
+                while vma.mm(k).rss(k) != 0
+                    && cursor < max_cursor
+                    && cursor < vma_bytes(k, vma)
+                {
+                    if !unmap_cluster(k, cursor, &mut left, vma) {
+                        break;
+                    }
+                    cursor = cursor.wrapping_add(CLUSTER_SIZE);
+                    vma.set_private(k, cursor);
+                    if left == 0 {
+                        enough = true;
+                        return false;
+                    }
+                }
+                vma.set_private(k, max_cursor);
+            }
+            true
+        });
+        max_cursor = max_cursor.wrapping_add(CLUSTER_SIZE);
+    }
+    if !enough {
+        // All were scanned to their ends: start again at the beginning next time.
+        each(k, head, |vma| {
+            if vma.flags(k) & vm::RESERVED == 0 {
+                vma.set_private(k, 0);
+            }
+            true
+        });
+    }
+    page::map_lock(k, page);
+    Unmap::Again
+}
+
+fn each<K: Kernel>(k: K, head: Low<ListHead>, mut f: impl FnMut(Low<Vma>) -> bool) {
+    let mut at = head.next(k);
+    while at != head {
+        let next = at.next(k);
+        if !f(at.container(SHARED)) {
+            return;
+        }
+        at = next;
+    }
+}
+
+/// try_to_unmap_cluster: up to 32 ptes of one nonlinear vma; false if its lock was missed.
+fn unmap_cluster<K: Kernel>(k: K, cursor: u32, left: &mut u32, vma: Low<Vma>) -> bool {
+    let mm = vma.mm(k);
+    k.probe(Probe::VmaVisited);
+    if !mm.page_table_lock(k).trylock(k) {
+        k.probe(Probe::UnmapAgain);
+        return false;
+    }
+    let mut addr = vma.start(k).wrapping_add(cursor) & !(CLUSTER_SIZE - 1);
+    let mut end = addr.wrapping_add(CLUSTER_SIZE);
+    if addr < vma.start(k) {
+        addr = vma.start(k);
+    }
+    if end > vma.end(k) || end < addr {
+        end = vma.end(k);
+    }
+    let mut pte = Kmapped(0);
+    let mut have = false;
+    while addr < end {
+        // A cluster is aligned to its size, so it lies in one page table: found once.
+        if !have {
+            match pte_lookup(k, mm, addr) {
+                Some(p) => pte = p,
+                None => break,
+            }
+            have = true;
+        }
+        k.probe(Probe::PteExamined);
+        cluster_pte(k, vma, (pte, addr), left);
+        addr += PAGE_SIZE;
+        pte = Kmapped(pte.0.wrapping_add(8));
+    }
+    if have {
+        pte_unmap(k, Kmapped(pte.0.wrapping_sub(8)));
+    }
+    mm.page_table_lock(k).unlock(k);
+    true
+}
+
+fn cluster_pte<K: Kernel>(k: K, vma: Low<Vma>, (pte, addr): (Kmapped, u32), left: &mut u32) {
+    let entry = pte_get(k, pte);
+    if !entry.present() || !pfn_valid(k, entry.pfn()) {
+        return;
+    }
+    let page = pfn_to_page(k, entry.pfn());
+    if page::test(k, page, pg::RESERVED) || ptep_test_and_clear_young(k, pte) {
+        return;
+    }
+    let old = ptep_get_and_clear(k, pte);
+    flush_tlb_page(k, vma, addr);
+    k.probe(Probe::PteCleared);
+    if page.index(k) != page::linear_page_index(k, vma, addr) {
+        set_pte(k, pte, Pte::file(page.index(k)));
+    }
+    if old.dirty() {
+        page::set_page_dirty(k, page);
+    }
+    super::anon_vma::remove_mapcount(k, page);
+    page::put_page(k, page);
+    let mm = vma.mm(k);
+    mm.set_rss(k, mm.rss(k).wrapping_sub(1));
+    *left = left.saturating_sub(1);
+}
