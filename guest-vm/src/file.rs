@@ -57,14 +57,18 @@ guest_struct! {
     at 176 => part i_data: Mapping;
 }
 
-/// The object with this id; one reference more. Made at its first use. 
+/// The object with this id; one reference more. Made at its first use.
 pub fn fget<K: Kernel>(k: K, id: u32) -> Result<Low<File>, Oom> {
     let found = find(k, id);
     if !found.is_null() {
         get_file(k, found);
         return Ok(found);
     }
-    let ops = if id >= FIRST_SHARED { OPS_SHMEM } else { OPS_FILE };
+    let ops = if id >= FIRST_SHARED {
+        OPS_SHMEM
+    } else {
+        OPS_FILE
+    };
     let file = create(k, id, ops)?;
     if id < FIRST_SHARED {
         get_file(k, file);

@@ -12,9 +12,9 @@ use crate::kernel::Kernel;
 use crate::layout::{Page, pg};
 use crate::page::{self, get_page};
 use crate::page_alloc::{self, Zone};
+use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::root;
-use crate::percpu::{State, mod_page_state};
 
 /// PAGEVEC_SIZE.
 pub const PAGEVEC_SIZE: u32 = 16;

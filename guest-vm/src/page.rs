@@ -11,10 +11,10 @@ use crate::bug_on;
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, Page, Vma, pg};
 use crate::list::ListHead;
+use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::radix_tree::{self, Tag};
 use crate::swap;
-use crate::percpu::{State, mod_page_state};
 use lowmem_abi::layout::PAGE_SHIFT;
 
 /// Offset of `lru` in struct page, for container_of.

@@ -24,6 +24,7 @@ use crate::root;
 use lowmem_abi::layout::PAGE_SHIFT;
 use lowmem_abi::owner::Owner;
 use lowmem_abi::port::{Transfer, TransferKind};
+use lowmem_abi::probe::Probe;
 
 guest_struct! {
     /// pagecache_acct's per-CPU word.
@@ -164,6 +165,7 @@ pub fn nopage<K: Kernel>(k: K, vma: Low<Vma>, addr: u32) -> Result<Found, Oom> {
         _ => {
             if found.major {
                 mod_page_state(k, State::PgMajFault, 1);
+                k.probe(Probe::MajorFault);
                 file.set_mmap_miss(k, file.mmap_miss(k).wrapping_add(1));
             } else {
                 file.set_mmap_hit(k, file.mmap_hit(k).wrapping_add(1));

@@ -95,7 +95,11 @@ pub fn heap_index<K: Kernel>(k: K, v: Low<Vma>) -> u32 {
 
 #[inline(always)]
 fn max_index(bits: u32) -> u32 {
-    if bits >= 32 { u32::MAX } else { (1 << bits) - 1 }
+    if bits >= 32 {
+        u32::MAX
+    } else {
+        (1 << bits) - 1
+    }
 }
 
 /// Puts `node` into the place of `old` (root, parent and children links).
@@ -147,9 +151,17 @@ fn raw_insert<K: Kernel>(k: K, root: PrioRoot, new: Low<Vma>) -> Option<Low<Vma>
         }
         // All bits of both indices used up: only an equal range can be here.
         bug_on!(k, PrioTree, mask == 0, new.va());
-        let index = if by_size { heap.wrapping_sub(radix) } else { radix };
+        let index = if by_size {
+            heap.wrapping_sub(radix)
+        } else {
+            radix
+        };
         let to_right = index & mask != 0;
-        let child = if to_right { right(k, cur) } else { left(k, cur) };
+        let child = if to_right {
+            right(k, cur)
+        } else {
+            left(k, cur)
+        };
         if child == cur {
             node_init(k, carried);
             if to_right {
@@ -410,7 +422,11 @@ impl Walk {
         if child == self.cur {
             return false;
         }
-        let value = if self.by_size { self.value } else { self.value | self.mask };
+        let value = if self.by_size {
+            self.value
+        } else {
+            self.value | self.mask
+        };
         if value > self.to || heap_index(k, child) < self.from {
             return false;
         }

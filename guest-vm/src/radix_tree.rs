@@ -82,7 +82,11 @@ impl Low<RadixNode> {
 #[inline(always)]
 pub fn max_index(height: u32) -> u32 {
     let bits = height.wrapping_mul(MAP_SHIFT);
-    if bits >= 32 { u32::MAX } else { (1u32 << bits) - 1 }
+    if bits >= 32 {
+        u32::MAX
+    } else {
+        (1u32 << bits) - 1
+    }
 }
 
 /// Makes an empty tree.

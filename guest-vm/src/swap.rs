@@ -94,7 +94,11 @@ pub fn init<K: Kernel>(k: K, slots: u32) -> Result<(), Oom> {
         s.set_map(k, i, 0);
         let first = i << CHUNK_SHIFT;
         if first < max {
-            let here = if max - first > 1 << CHUNK_SHIFT { 1 << CHUNK_SHIFT } else { max - first };
+            let here = if max - first > 1 << CHUNK_SHIFT {
+                1 << CHUNK_SHIFT
+            } else {
+                max - first
+            };
             let mut order = 0;
             while (4096 << order) < here * 2 {
                 order += 1;
@@ -164,7 +168,11 @@ fn unlock_both<K: Kernel>(k: K, s: Low<SwapInfo>) {
 /// get_swap_page: a free slot with count 1 (the cache's), or none.
 pub fn get_swap_page<K: Kernel>(k: K) -> Option<SwapEntry> {
     let s = lock_both(k);
-    let offset = if s.total_slots(k) == s.inuse_pages(k) { 0 } else { scan_swap_map(k, s) };
+    let offset = if s.total_slots(k) == s.inuse_pages(k) {
+        0
+    } else {
+        scan_swap_map(k, s)
+    };
     if offset != 0 {
         if offset == s.lowest_bit(k) {
             s.set_lowest_bit(k, offset + 1);
@@ -181,7 +189,11 @@ pub fn get_swap_page<K: Kernel>(k: K) -> Option<SwapEntry> {
         s.set_cluster_next(k, offset + 1);
     }
     unlock_both(k, s);
-    if offset == 0 { None } else { Some(SwapEntry(offset)) }
+    if offset == 0 {
+        None
+    } else {
+        Some(SwapEntry(offset))
+    }
 }
 
 /// Next slot of the current run; else the first wholly free run; else the first free slot. 0: none.
@@ -523,4 +535,3 @@ pub fn write_and_drop<K: Kernel>(k: K, page: Low<Page>) -> bool {
 pub fn has_swap<K: Kernel>(k: K) -> bool {
     info(k).total_slots(k) != 0
 }
-

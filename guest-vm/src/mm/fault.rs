@@ -112,12 +112,7 @@ pub fn user_fault<K: Kernel>(k: K, addr: u32, error: u32) -> Result<Served, Unse
     result
 }
 
-fn fault_locked<K: Kernel>(
-    k: K,
-    mm: Low<Mm>,
-    addr: u32,
-    error: u32,
-) -> Result<Served, Unserved> {
+fn fault_locked<K: Kernel>(k: K, mm: Low<Mm>, addr: u32, error: u32) -> Result<Served, Unserved> {
     let vma = find_vma(k, mm, addr);
     if vma.is_null() {
         return Err(Unserved::BadArea);
@@ -221,7 +216,11 @@ impl At {
     /// Writable if the vma is (maybe_mkwrite).
     #[inline(always)]
     fn maybe_write<K: Kernel>(self, k: K, pte: Pte) -> Pte {
-        if self.vma.flags(k) & vm::WRITE != 0 { pte.with(RW) } else { pte }
+        if self.vma.flags(k) & vm::WRITE != 0 {
+            pte.with(RW)
+        } else {
+            pte
+        }
     }
 }
 
@@ -345,7 +344,11 @@ fn do_anonymous_page<K: Kernel>(k: K, at: At, access: Access) -> Result<Served, 
         }
     };
     if !access.writes() {
-        set_pte(k, at.pte, mk_pte(k, objects(k).zero_page(k), at.prot(k)).without(RW));
+        set_pte(
+            k,
+            at.pte,
+            mk_pte(k, objects(k).zero_page(k), at.prot(k)).without(RW),
+        );
         at.leave(k);
         K::Rmap::spare_free(k, spare);
         return Ok(Served::Minor);
@@ -391,7 +394,11 @@ fn do_no_page<K: Kernel>(k: K, at: At, access: Access) -> Result<Served, Oom> {
     }
     at.leave(k);
     let found = page_cache::nopage(k, at.vma, at.addr)?;
-    let served = if found.major { Served::Major } else { Served::Minor };
+    let served = if found.major {
+        Served::Major
+    } else {
+        Served::Minor
+    };
     let mut page = found.page;
     let mut spare = match K::Rmap::spare(k) {
         Ok(s) => s,
@@ -545,12 +552,7 @@ pub fn get_user_page<K: Kernel>(
 }
 
 /// Leaves page_table_lock held on success.
-fn fault_in<K: Kernel>(
-    k: K,
-    mm: Low<Mm>,
-    addr: u32,
-    access: Access,
-) -> Result<Low<Page>, Efault> {
+fn fault_in<K: Kernel>(k: K, mm: Low<Mm>, addr: u32, access: Access) -> Result<Low<Page>, Efault> {
     let vma = find_vma(k, mm, addr);
     if vma.is_null() {
         return Err(Efault);

@@ -7,7 +7,7 @@ use crate::layout::{Page, Vma, pg};
 use crate::page;
 use crate::page_alloc::{pfn_to_page, pfn_valid};
 use crate::pgtable::{
-    Pte, Prot, mk_pte, pte_alloc_map, pte_get, pte_unmap, ptep_get_and_clear, set_pte,
+    Prot, Pte, mk_pte, pte_alloc_map, pte_get, pte_unmap, ptep_get_and_clear, set_pte,
 };
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::{PteAt, ReverseMap};
@@ -46,12 +46,7 @@ fn zap_pte<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, pte: Kmapped) {
 }
 
 /// Maps a file page at `addr`, with the vma's rights; takes over the caller's reference.
-pub fn install_page<K: Kernel>(
-    k: K,
-    vma: Low<Vma>,
-    addr: u32,
-    page: Low<Page>,
-) -> Result<(), Oom> {
+pub fn install_page<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, page: Low<Page>) -> Result<(), Oom> {
     let mut spare = K::Rmap::spare(k)?;
     let mm = vma.mm(k);
     mm.page_table_lock(k).lock(k);
@@ -74,12 +69,7 @@ pub fn install_page<K: Kernel>(
 }
 
 /// Leaves a file pte for page offset `pgoff` at `addr` (not cached, not to be read now).
-pub fn install_file_pte<K: Kernel>(
-    k: K,
-    vma: Low<Vma>,
-    addr: u32,
-    pgoff: u32,
-) -> Result<(), Oom> {
+pub fn install_file_pte<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, pgoff: u32) -> Result<(), Oom> {
     let mm = vma.mm(k);
     mm.page_table_lock(k).lock(k);
     let pte = match pte_alloc_map(k, mm, addr) {

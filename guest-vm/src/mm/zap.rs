@@ -126,7 +126,13 @@ pub fn zap_page_range<K: Kernel>(k: K, vma: Low<Vma>, start: u32, bytes: u32) {
     lru_add_drain(k);
     mm.page_table_lock(k).lock(k);
     let tlb = tlb_gather_mmu(k, mm, Extent::Range);
-    unmap_vmas(k, tlb, vma, start, start.wrapping_add(bytes).min(vma.end(k)));
+    unmap_vmas(
+        k,
+        tlb,
+        vma,
+        start,
+        start.wrapping_add(bytes).min(vma.end(k)),
+    );
     tlb_finish_mmu(k, tlb);
     mm.page_table_lock(k).unlock(k);
 }

@@ -90,8 +90,7 @@ fn find_mergeable<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
 
 /// `b` begins where `a` ends, in addresses and in offsets.
 fn joins<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
-    a.end(k) == b.start(k)
-        && a.pgoff(k).wrapping_add((a.end(k) - a.start(k)) >> 12) == b.pgoff(k)
+    a.end(k) == b.start(k) && a.pgoff(k).wrapping_add((a.end(k) - a.start(k)) >> 12) == b.pgoff(k)
 }
 
 fn same_kind<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
@@ -126,7 +125,11 @@ fn last_gone<K: Kernel>(k: K, page: Low<Page>) {
 /// The anon_vma whose lock vma_adjust takes: the vma's, else its neighbour's.
 fn adjust_lock<K: Kernel>(k: K, a: &Adjust) -> Low<AnonVma> {
     let own = of_vma(k, a.vma);
-    if own.is_null() && !a.next.is_null() { of_vma(k, a.next) } else { own }
+    if own.is_null() && !a.next.is_null() {
+        of_vma(k, a.next)
+    } else {
+        own
+    }
 }
 
 impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
@@ -218,7 +221,11 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         }
         lock.lock(k).lock(k);
         if !a.next.is_null() {
-            let importer = if a.swallow || a.end > a.vma.end(k) { a.vma } else { a.next };
+            let importer = if a.swallow || a.end > a.vma.end(k) {
+                a.vma
+            } else {
+                a.next
+            };
             if of_vma(k, importer).is_null() {
                 part(importer).set_anon_vma(k, lock);
                 link(k, importer, lock);

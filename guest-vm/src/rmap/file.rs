@@ -64,7 +64,9 @@ pub fn i_mmap_insert<K: Kernel>(k: K, vma: Low<Vma>) {
         mapping.set_i_mmap_writable(k, mapping.i_mmap_writable(k).wrapping_add(1));
     }
     if flags & vm::NONLINEAR != 0 {
-        vma.shared(k).list(k).add_tail_to(k, mapping.i_mmap_nonlinear(k));
+        vma.shared(k)
+            .list(k)
+            .add_tail_to(k, mapping.i_mmap_nonlinear(k));
     } else if tree(k) {
         prio_tree::insert(k, PrioRoot(mapping.i_mmap(k)), vma);
     } else {
@@ -145,7 +147,9 @@ pub fn i_mmap_make_nonlinear<K: Kernel>(k: K, vma: Low<Vma>) {
         vma.shared(k).list(k).del_init(k);
     }
     vma.set_flags(k, vma.flags(k) | vm::NONLINEAR);
-    vma.shared(k).list(k).add_tail_to(k, mapping.i_mmap_nonlinear(k));
+    vma.shared(k)
+        .list(k)
+        .add_tail_to(k, mapping.i_mmap_nonlinear(k));
     mapping.i_mmap_lock(k).unlock(k);
 }
 
@@ -176,7 +180,11 @@ impl FileVmas {
             FileVmas::Tree(walk) => walk.next(k),
             FileVmas::List(head, at) => {
                 *at = at.next(k);
-                if at == head { Low::NULL } else { at.container(SHARED) }
+                if at == head {
+                    Low::NULL
+                } else {
+                    at.container(SHARED)
+                }
             }
         }
     }

@@ -238,10 +238,7 @@ fn sweep_nonlinear<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> U
         each(k, head, |vma| {
             if in_sweep(k, vma) {
                 let mut cursor = vma.private(k);
-                while vma.mm(k).rss(k) != 0
-                    && cursor < max_cursor
-                    && cursor < vma_bytes(k, vma)
-                {
+                while vma.mm(k).rss(k) != 0 && cursor < max_cursor && cursor < vma_bytes(k, vma) {
                     if !unmap_cluster(k, cursor, &mut left, vma) {
                         break;
                     }

@@ -113,7 +113,9 @@ fn mm_of<K: Kernel>(k: K, pte: u32) -> Low<Mm> {
 /// The user address it translates (ptep_to_address): 8 bytes of pte are 4096 of address.
 #[inline(always)]
 fn address_of<K: Kernel>(k: K, pte: u32) -> u32 {
-    virt_to_page(k, pte).index(k).wrapping_add((pte & 0xfff) << 9)
+    virt_to_page(k, pte)
+        .index(k)
+        .wrapping_add((pte & 0xfff) << 9)
 }
 
 /// The chain's head block; only if the page is mapped and not direct.
@@ -189,12 +191,7 @@ fn take<K: Kernel>(k: K, spare: &mut Low<PteChain>) -> Low<PteChain> {
 }
 
 /// Fills the hole at slot `i` of `chain` with the head's first used entry; frees a head that became empty. Returns the head.
-fn fill_hole<K: Kernel>(
-    k: K,
-    page: Low<Page>,
-    chain: Low<PteChain>,
-    i: u32,
-) -> Low<PteChain> {
+fn fill_hole<K: Kernel>(k: K, page: Low<Page>, chain: Low<PteChain>, i: u32) -> Low<PteChain> {
     let n = nrpte(k);
     let first = head(k, page);
     let victim = first.idx(k, n);
@@ -434,7 +431,12 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
         bug_on!(k, PteChain, !page::test(k, page, pg::LOCKED), page.va());
         bug_on!(k, PteChain, page::test(k, page, pg::RESERVED), page.va());
         // There must be a place the content can come back from.
-        bug_on!(k, PteChain, page::page_mapping(k, page).is_null(), page.va());
+        bug_on!(
+            k,
+            PteChain,
+            page::page_mapping(k, page).is_null(),
+            page.va()
+        );
         bug_on!(k, PteChain, page.rmap(k) == 0, page.va());
         let result = if page::test(k, page, pg::DIRECT) {
             let r = unmap_one(k, page, page.rmap(k));
