@@ -150,7 +150,7 @@ fn a_bad_command_line_is_exit_2() {
         ),
         (
             &["compare", t, "--fault-around", "some"],
-            "one of none, resident, all",
+            "--fault-around: unknown variant `some`, expected one of `none`, `resident`, `all`",
         ),
         (
             &["replay", t, "--split", "3g1g,4g4g"],
