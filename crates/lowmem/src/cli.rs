@@ -257,7 +257,7 @@ pub(crate) enum TraceCommand {
     /// What is in a trace
     #[command(after_help = "Example:\n  lowmem trace info pg40.lmt")]
     Info(InfoArgs),
-    /// Print operations
+    /// Print operations, numbers in hexadecimal
     #[command(after_help = "Example:\n  lowmem trace view pg40.lmt --from 1000 --count 20")]
     View(ViewArgs),
     /// Verify every byte and every operation of a trace

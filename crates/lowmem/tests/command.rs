@@ -240,6 +240,22 @@ fn traces_are_described_printed_and_checked() {
 }
 
 #[test]
+fn import_refuses_what_it_cannot_read_or_write() {
+    let (dir, path) = trace();
+    let file = dir.path().join("x.strace");
+    std::fs::write(&file, "this is no recording\n").unwrap();
+    let out = dir.path().join("out.lmt");
+    let line = bad(1, &["trace", "import", text(&file), "-o", text(&out)]);
+    assert!(line.contains("x.strace"), "{line}");
+    assert!(!out.exists());
+    let line = bad(2, &["trace", "import", text(&path), "-o", text(dir.path())]);
+    assert!(line.contains("not a regular file"), "{line}");
+    let missing = dir.path().join("none.strace.xz");
+    let line = bad(1, &["trace", "import", text(&missing), "-o", text(&out)]);
+    assert!(line.contains("none.strace.xz"), "{line}");
+}
+
+#[test]
 fn presets_are_shown_with_mark_and_source() {
     let list = good(&["presets"]);
     assert!(list.contains("pentium3") && list.contains("pentium4") && list.contains("assumption"));
