@@ -193,6 +193,7 @@ pub fn boot_core<K: Kernel>(k: K) {
 /// The parts above the core.
 fn start<K: Kernel>(k: K) -> Low<Frame> {
     let made = crate::task::init(k)
+        .and_then(|()| crate::objects::init(k))
         .and_then(|()| <K::Rmap as ReverseMap<K>>::boot(k))
         .and_then(|()| crate::task::start_first(k));
     match made {

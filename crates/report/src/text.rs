@@ -142,8 +142,7 @@ fn tlb(document: &Document, labels: &[String]) -> Table {
             table.row(cells);
         }
     }
-    let retouch = document.trace.assumptions.get("retouch");
-    if retouch.is_some_and(|r| r["data"] != 0 || r["code"] != 0) {
+    if document.trace.assumptions.contains_key("retouch") {
         table.note(
             "Re-references between kernel entries are modelled (see the trace's assumptions), not recorded.",
         );

@@ -1,1 +1,140 @@
-//! exec (body follows).
+//! exec (fs/exec.c, fs/binfmt_elf.c of 2.6.7): a new mm, the old one torn down, then what the mailbox lists is mapped.
+//!
+//! The list stands for the ELF headers of program and interpreter. Order: new mm made; switched to; old mm given up (its tear-down is
+//! the *exit* half); stack; the other mappings in list order by do_mmap with MAP_FIXED; brk. Left out: reading the
+//! files, copying arguments to the new stack (their pages are touched by the recorded faults), the credentials' work.
+//!
+//! Invariant: CR3 (4G/4G: user_pgd) shows the new mm before the old one is given up.
+
+use crate::file;
+use crate::kernel::Kernel;
+use crate::layout::{Frame, Mm, vm};
+use crate::mailbox::{exec_mapping, mailbox};
+use crate::mm::brk::DATA_DEFAULT_FLAGS;
+use crate::mm::merge::Area;
+use crate::mm::mm_struct::{mm_alloc, mmdrop, mmlist_add, mmput};
+use crate::mm::mmap::{MAP_FIXED, MAP_GROWSDOWN, Request, do_mmap};
+use crate::mm::vma::{Linked, acct_memory, find_vma_prepare, vma_alloc, vma_link};
+use crate::mm::{Errno, page_align, task_size};
+use crate::pgtable::prot_of;
+use crate::ptr::Low;
+use crate::sched::activate_mm;
+use crate::task::{self, current, init_mm};
+use lowmem_abi::mailbox::{EXEC_LIST_MAX, NO_FILE, NO_RESULT};
+use lowmem_abi::probe::Probe;
+
+/// execve: see the module's documentation.
+pub fn sys_execve<K: Kernel>(k: K, frame: Low<Frame>) -> Result<u32, Errno> {
+    let m = mailbox(k);
+    if m.exec_count(k) > EXEC_LIST_MAX {
+        return Err(Errno::Einval);
+    }
+    let task = current(k);
+    let mm = mm_alloc(k)?;
+    if let Err(oom) = task::unshare_objects(k, task) {
+        mmdrop(k, mm);
+        return Err(oom.into());
+    }
+    k.begin(Probe::Exit);
+    mmlist_add(k, mm, init_mm(k));
+    let old = task.mm(k);
+    let old_active = task.active_mm(k);
+    task.set_mm(k, mm);
+    task.set_active_mm(k, mm);
+    activate_mm(k, old_active, mm);
+    if !old.is_null() {
+        mmput(k, old);
+    }
+    k.end(Probe::Exit);
+    k.begin(Probe::Mmap);
+    mm.mmap_sem(k).down_write(k);
+    let mapped = map_image(k, mm);
+    mm.mmap_sem(k).up_write(k);
+    k.end(Probe::Mmap);
+    mapped?;
+    task::start_thread(k, frame, m.exec_entry(k), m.exec_stack_top(k));
+    Ok(0)
+}
+
+/// Maps the stack, then the rest of the list, and places brk.
+fn map_image<K: Kernel>(k: K, mm: Low<Mm>) -> Result<(), Errno> {
+    let m = mailbox(k);
+    let count = m.exec_count(k);
+    let mut i = 0;
+    while i < count {
+        let e = exec_mapping(k, i);
+        if e.flags(k) & MAP_GROWSDOWN != 0 {
+            map_stack(k, mm, e.start(k), e.end(k))?;
+        }
+        i += 1;
+    }
+    i = 0;
+    while i < count {
+        let e = exec_mapping(k, i);
+        if e.flags(k) & MAP_GROWSDOWN == 0 {
+            map_one(k, mm, i)?;
+        }
+        i += 1;
+    }
+    let brk = m.exec_brk(k);
+    mm.set_start_brk(k, brk);
+    mm.set_brk(k, brk);
+    mm.set_start_stack(k, m.exec_stack_top(k));
+    mm.set_start_code(k, m.exec_entry(k));
+    Ok(())
+}
+
+/// setup_arg_pages: the stack's vma.
+fn map_stack<K: Kernel>(k: K, mm: Low<Mm>, start: u32, end: u32) -> Result<(), Errno> {
+    let (start, end) = (start & !0xfff, page_align(end));
+    if start >= end || end > task_size(k) {
+        return Err(Errno::Einval);
+    }
+    let pages = (end - start) >> 12;
+    let place = find_vma_prepare(k, mm, start);
+    if !place.next.is_null() && place.next.start(k) < end {
+        return Err(Errno::Einval);
+    }
+    let area = Area {
+        start,
+        end,
+        flags: DATA_DEFAULT_FLAGS | vm::GROWSDOWN | vm::ACCOUNT | mm.def_flags(k),
+        file: Low::NULL,
+        pgoff: start >> 12,
+        like: Low::NULL,
+    };
+    let vma = vma_alloc(k, mm)?;
+    vma.set_start(k, start);
+    vma.set_end(k, end);
+    vma.set_pgoff(k, area.pgoff);
+    vma.set_flags(k, area.flags);
+    vma.set_page_prot(k, prot_of(area.flags).0);
+    acct_memory(k, pages);
+    vma_link(k, mm, vma, &place, Linked::New);
+    mm.set_total_vm(k, mm.total_vm(k).wrapping_add(pages));
+    Ok(())
+}
+
+/// elf_map: entry `i` of the list.
+fn map_one<K: Kernel>(k: K, mm: Low<Mm>, i: u32) -> Result<(), Errno> {
+    let e = exec_mapping(k, i);
+    let id = e.file(k);
+    let mut r = Request {
+        addr: e.start(k),
+        len: e.end(k).wrapping_sub(e.start(k)),
+        prot: e.prot(k),
+        flags: e.flags(k) | MAP_FIXED,
+        file: Low::NULL,
+        ops: 0,
+        pgoff: e.pgoff(k),
+    };
+    if id != NO_FILE {
+        r.file = file::fget(k, id)?;
+        r.ops = file::vm_ops(k, r.file);
+    }
+    let result = do_mmap(k, mm, &r, NO_RESULT);
+    if !r.file.is_null() {
+        file::fput(k, r.file);
+    }
+    result.map(|_| ())
+}

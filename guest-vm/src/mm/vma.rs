@@ -8,12 +8,20 @@
 //! Invariant: list and tree hold the same vmas, sorted, not overlapping; `map_count` counts them.
 
 use crate::bug_on;
+use crate::file;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, RbNode, Vma, vm};
-use crate::mm::{Errno, MAX_MAP_COUNT};
+use crate::layout::{Mapping, Mm, RbNode, Vma, vm, vm_ops};
+use crate::mm::{Errno, MAX_MAP_COUNT, shm};
+use crate::page_alloc::Gfp;
 use crate::ptr::Low;
 use crate::rbtree::{self, Link};
+use crate::rmap::file::{
+    i_mmap_adjust_begin, i_mmap_adjust_end, i_mmap_insert, i_mmap_remove, i_mmap_unlink,
+};
 use crate::rmap::{Adjust, ReverseMap};
+use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
+use crate::task::tasks;
+use lowmem_abi::probe::Probe;
 
 /// Offset of the tree node in a vma.
 const RB: u32 = 24;
@@ -126,6 +134,368 @@ pub fn find_vma_prepare<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Place {
     place
 }
 
+/// Puts `vma` on the list behind `prev` (__vma_link_list).
+fn link_list<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, prev: Low<Vma>, parent: Low<RbNode>) {
+    if !prev.is_null() {
+        vma.set_next(k, prev.next(k));
+        prev.set_next(k, vma);
+    } else {
+        mm.set_mmap(k, vma);
+        // Without a vma before it, its parent in the tree is its successor.
+        vma.set_next(
+            k,
+            if parent.is_null() {
+                Low::NULL
+            } else {
+                entry(parent)
+            },
+        );
+    }
+}
+
+/// Puts `vma` into list and tree at `place`.
+fn link_list_and_tree<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, place: &Place) {
+    link_list(k, mm, vma, place.prev, place.parent);
+    rbtree::link(k, vma.rb(k), place.parent, place.link);
+    rbtree::insert_color(k, vma.rb(k), root_of(mm));
+}
+
+/// Puts `vma` into list and tree as the last one; `at` is updated for the next (dup_mmap: input is sorted, so each new vma is the
+/// right child of the one before).
+pub fn link_last<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, prev: Low<Vma>) {
+    let (parent, link) = if prev.is_null() {
+        (Low::NULL, root_of(mm))
+    } else {
+        (prev.rb(k), prev.rb(k).right_link())
+    };
+    if prev.is_null() {
+        mm.set_mmap(k, vma);
+    } else {
+        prev.set_next(k, vma);
+    }
+    rbtree::link(k, vma.rb(k), parent, link);
+    rbtree::insert_color(k, vma.rb(k), root_of(mm));
+}
+
+/// The address_space a vma maps, or null.
+#[inline(always)]
+pub fn mapping_of<K: Kernel>(k: K, vma: Low<Vma>) -> Low<Mapping> {
+    let f = vma.file(k);
+    if f.is_null() {
+        Low::NULL
+    } else {
+        f.f_mapping(k)
+    }
+}
+
+#[inline(always)]
+fn lock_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) {
+    if !mapping.is_null() {
+        mapping.i_mmap_lock(k).lock(k);
+    }
+}
+
+#[inline(always)]
+fn unlock_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) {
+    if !mapping.is_null() {
+        mapping.i_mmap_lock(k).unlock(k);
+    }
+}
+
+/// Whether two copies of the same vma: the reverse map's state of a vma about to be linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    /// Made by mmap or brk: no pages, no anon_vma.
+    New,
+    /// A copy of another vma with its anon_vma (mremap).
+    CopyOf(Low<Vma>),
+}
+
+/// Links a new vma everywhere (vma_link): list, tree, reverse map, file.
+pub fn vma_link<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, place: &Place, how: Linked) {
+    let mapping = mapping_of(k, vma);
+    lock_mapping(k, mapping);
+    link_list_and_tree(k, mm, vma, place);
+    match how {
+        Linked::New => {}
+        Linked::CopyOf(original) => K::Rmap::vma_forked(k, original, vma),
+    }
+    if !mapping.is_null() {
+        i_mmap_insert(k, vma);
+    }
+    unlock_mapping(k, mapping);
+    mm.set_map_count(k, mm.map_count(k).wrapping_add(1));
+}
+
+/// Allocates a zeroed vma of `mm`.
+pub fn vma_alloc<K: Kernel>(k: K, mm: Low<Mm>) -> Result<Low<Vma>, Oom> {
+    let vma: Low<Vma> = kmem_cache_alloc(k, CacheId::Vma, Gfp::Kernel)?;
+    let words = (72 + K::Rmap::VMA_BYTES) / 4;
+    let mut i = 0;
+    while i < words {
+        vma.field::<u32>(i * 4).write(k, 0);
+        i += 1;
+    }
+    vma.set_mm(k, mm);
+    K::Rmap::vma_init(k, vma);
+    Ok(vma)
+}
+
+/// Allocates a copy of `vma`, on no list (the struct copy of split, mremap and fork).
+pub fn vma_copy<K: Kernel>(k: K, vma: Low<Vma>) -> Result<Low<Vma>, Oom> {
+    let new: Low<Vma> = kmem_cache_alloc(k, CacheId::Vma, Gfp::Kernel)?;
+    crate::task::copy_low(k, new.cast(), vma.cast(), 72 + K::Rmap::VMA_BYTES);
+    // vma_prio_tree_init: on no tree.
+    new.shared(k).set_parent(k, 0);
+    new.shared(k).set_head(k, Low::NULL);
+    Ok(new)
+}
+
+/// A copied vma holds its file and tells its object (get_file, vm_ops->open).
+pub fn vma_open<K: Kernel>(k: K, vma: Low<Vma>) {
+    let f = vma.file(k);
+    if !f.is_null() {
+        file::get_file(k, f);
+    }
+    if vma.ops(k) == vm_ops::SHM {
+        shm::open(k, vma);
+    }
+}
+
+/// The last steps of a vma whose pages are unmapped and which is on neither list nor tree (remove_vm_struct):
+/// i_mmap, close, fput, reverse map, free.
+pub fn remove_vm_struct<K: Kernel>(k: K, vma: Low<Vma>) {
+    i_mmap_unlink(k, vma);
+    if vma.ops(k) == vm_ops::SHM {
+        shm::close(k, vma);
+    }
+    let f = vma.file(k);
+    if !f.is_null() {
+        file::fput(k, f);
+    }
+    K::Rmap::vma_gone(k, vma);
+    kmem_cache_free(k, CacheId::Vma, vma);
+}
+
+/// Takes `vma`, the successor of `prev`, out of list and tree (__vma_unlink).
+fn unlink<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, prev: Low<Vma>) {
+    prev.set_next(k, vma.next(k));
+    rbtree::erase(k, vma.rb(k), root_of(mm));
+    if mm.mmap_cache(k) == vma {
+        mm.set_mmap_cache(k, prev);
+    }
+}
+
+/// Takes the vmas from `first` up to `end` out of list and tree; they stay chained to each other.
+pub fn detach<K: Kernel>(k: K, mm: Low<Mm>, first: Low<Vma>, prev: Low<Vma>, end: u32) {
+    let mut vma = first;
+    let mut tail = first;
+    while !vma.is_null() && vma.start(k) < end {
+        rbtree::erase(k, vma.rb(k), root_of(mm));
+        mm.set_map_count(k, mm.map_count(k).wrapping_sub(1));
+        tail = vma;
+        vma = vma.next(k);
+    }
+    if prev.is_null() {
+        mm.set_mmap(k, vma);
+    } else {
+        prev.set_next(k, vma);
+    }
+    tail.set_next(k, Low::NULL);
+    mm.set_mmap_cache(k, Low::NULL);
+}
+
+/// Where a vma's bounds move to.
+#[derive(Debug, Clone, Copy)]
+pub struct NewBounds {
+    /// Its first address.
+    pub start: u32,
+    /// First address behind it.
+    pub end: u32,
+    /// Its page offset.
+    pub pgoff: u32,
+}
+
+/// Moves bounds (vma_adjust). Without `insert`, the boundary to the next vma moves along, or the next one or two are
+/// swallowed; with it, `insert` (not yet linked) takes what `vma` gives up.
+pub fn vma_adjust<K: Kernel>(
+    k: K,
+    vma: Low<Vma>,
+    to: NewBounds,
+    insert: Low<Vma>,
+) -> Result<(), Oom> {
+    let mm = vma.mm(k);
+    let mut end = to.end;
+    loop {
+        let next = vma.next(k);
+        let mut a = Adjust {
+            vma,
+            start: to.start,
+            end,
+            next: Low::NULL,
+            swallow: false,
+            insert,
+        };
+        let mut shift = 0u32;
+        let mut twice = false;
+        if !next.is_null() && insert.is_null() {
+            if end >= next.end(k) {
+                // Cases 1, 6, 7 (as far as the area is a vma), 8: all of next, perhaps one more behind it.
+                twice = end > next.end(k);
+                end = next.end(k);
+                a.end = end;
+                a.next = next;
+                a.swallow = true;
+            } else if end > next.start(k) {
+                // Case 5: the boundary moves up.
+                shift = end.wrapping_sub(next.start(k));
+                a.next = next;
+            } else if end < vma.end(k) {
+                // Case 4: the boundary moves down.
+                shift = end.wrapping_sub(vma.end(k));
+                a.next = next;
+            }
+        }
+        let mapping = mapping_of(k, vma);
+        lock_mapping(k, mapping);
+        if !mapping.is_null() && !insert.is_null() {
+            i_mmap_insert(k, insert);
+        }
+        if let Err(oom) = K::Rmap::adjust_begin(k, &a) {
+            if !mapping.is_null() && !insert.is_null() {
+                i_mmap_remove(k, insert);
+            }
+            unlock_mapping(k, mapping);
+            return Err(oom);
+        }
+        i_mmap_adjust_begin(k, vma);
+        if shift != 0 {
+            i_mmap_adjust_begin(k, next);
+        }
+        vma.set_start(k, to.start);
+        vma.set_end(k, end);
+        vma.set_pgoff(k, to.pgoff);
+        if shift != 0 {
+            next.set_start(k, next.start(k).wrapping_add(shift));
+            // The shift is signed.
+            let pages = ((shift as i32) >> 12) as u32;
+            next.set_pgoff(k, next.pgoff(k).wrapping_add(pages));
+        }
+        if shift != 0 {
+            i_mmap_adjust_end(k, next);
+        }
+        i_mmap_adjust_end(k, vma);
+        if a.swallow {
+            unlink(k, mm, next, vma);
+            if !mapping.is_null() {
+                i_mmap_remove(k, next);
+            }
+        } else if !insert.is_null() {
+            let place = find_vma_prepare(k, mm, insert.start(k));
+            bug_on!(
+                k,
+                Vma,
+                !place.next.is_null() && place.next.start(k) < insert.end(k),
+                insert.start(k)
+            );
+            link_list_and_tree(k, mm, insert, &place);
+            mm.set_map_count(k, mm.map_count(k).wrapping_add(1));
+        }
+        K::Rmap::adjust_end(k, &a);
+        unlock_mapping(k, mapping);
+        if a.swallow {
+            let f = next.file(k);
+            if !f.is_null() {
+                file::fput(k, f);
+            }
+            mm.set_map_count(k, mm.map_count(k).wrapping_sub(1));
+            kmem_cache_free(k, CacheId::Vma, next);
+            if twice {
+                end = to.end;
+                continue;
+            }
+        }
+        return Ok(());
+    }
+}
+
+/// Which half of a split is the new vma.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewHalf {
+    /// The lower one.
+    Below,
+    /// The upper one.
+    Above,
+}
+
+/// Splits `vma` at `addr`, which lies inside it.
+pub fn split_vma<K: Kernel>(
+    k: K,
+    mm: Low<Mm>,
+    vma: Low<Vma>,
+    addr: u32,
+    half: NewHalf,
+) -> Result<(), Errno> {
+    if mm.map_count(k) >= MAX_MAP_COUNT {
+        return Err(Errno::Enomem);
+    }
+    let new = vma_copy(k, vma)?;
+    let pages_below = (addr - vma.start(k)) >> 12;
+    let pgoff_above = vma.pgoff(k).wrapping_add(pages_below);
+    match half {
+        NewHalf::Below => new.set_end(k, addr),
+        NewHalf::Above => {
+            new.set_start(k, addr);
+            new.set_pgoff(k, pgoff_above);
+        }
+    }
+    vma_open(k, new);
+    let to = match half {
+        NewHalf::Below => NewBounds {
+            start: addr,
+            end: vma.end(k),
+            pgoff: pgoff_above,
+        },
+        NewHalf::Above => NewBounds {
+            start: vma.start(k),
+            end: addr,
+            pgoff: vma.pgoff(k),
+        },
+    };
+    if let Err(oom) = vma_adjust(k, vma, to, new) {
+        vma_discard(k, new);
+        return Err(oom.into());
+    }
+    k.probe(Probe::VmaSplit);
+    Ok(())
+}
+
+/// Frees an opened vma that was never linked.
+pub fn vma_discard<K: Kernel>(k: K, vma: Low<Vma>) {
+    if vma.ops(k) == vm_ops::SHM {
+        shm::close(k, vma);
+    }
+    let f = vma.file(k);
+    if !f.is_null() {
+        file::fput(k, f);
+    }
+    kmem_cache_free(k, CacheId::Vma, vma);
+}
+
+/// Charges `pages` to the commit counter (vm_enough_memory with overcommit: never refuses).
+#[inline(always)]
+pub fn acct_memory<K: Kernel>(k: K, pages: u32) {
+    let t = tasks(k);
+    t.set_committed(k, t.committed(k).wrapping_add(pages));
+}
+
+/// Gives `pages` back to the commit counter.
+#[inline(always)]
+pub fn unacct_memory<K: Kernel>(k: K, pages: u32) {
+    let t = tasks(k);
+    t.set_committed(k, t.committed(k).wrapping_sub(pages));
+}
+
 /// Lets a stack vma grow down to the page of `address` (2.6.7: anon_vma first, its lock serialises).
 pub fn expand_stack<K: Kernel>(k: K, vma: Low<Vma>, address: u32) -> Result<(), Errno> {
     K::Rmap::prepare_anon(k, vma)?;
@@ -146,6 +516,9 @@ pub fn expand_stack<K: Kernel>(k: K, vma: Low<Vma>, address: u32) -> Result<(), 
         vma.set_pgoff(k, vma.pgoff(k).wrapping_sub(grow));
         let mm = vma.mm(k);
         mm.set_total_vm(k, mm.total_vm(k).wrapping_add(grow));
+        if vma.flags(k) & vm::ACCOUNT != 0 {
+            acct_memory(k, grow);
+        }
         if vma.flags(k) & vm::LOCKED != 0 {
             mm.set_locked_vm(k, mm.locked_vm(k).wrapping_add(grow));
         }
