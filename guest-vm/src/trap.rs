@@ -10,6 +10,7 @@
 use crate::bug;
 use crate::kernel::{Efault, Kernel};
 use crate::layout::Frame;
+use crate::mm::fault::do_page_fault;
 use crate::percpu::this_cpu;
 use crate::ptr::{Kmapped, Low};
 use crate::uaccess::UserAccess;
@@ -35,7 +36,7 @@ pub fn kernel_main<K: Kernel>(k: K, frame: Low<Frame>, vector: u32) -> Low<Frame
         VECTOR_SYSENTER => sysenter(k, frame),
         VECTOR_TICK => crate::sched::tick(k, frame),
         VECTOR_RESCHED => {}
-        VECTOR_UNMAP => {}
+        VECTOR_UNMAP => crate::reclaim::unmap_probe(k),
         _ => k.fatal(
             ReportKind::Bug,
             bug::File::Trap as u32,
@@ -59,18 +60,22 @@ fn page_fault<K: Kernel>(k: K, frame: Low<Frame>) {
     if frame.eflags(k) & EFLAGS_IF != 0 {
         k.irq_restore(EFLAGS_IF | 2);
     }
-    do_page_fault(k, frame, addr, error);
+    if !do_page_fault(k, frame, addr, error) {
+        // Only the direct user copy may meet a bad address in kernel mode: it goes on at its fix-up and fails.
+        let symbols = crate::boot::info(k).symbols(k);
+        let eip = frame.eip(k);
+        if eip < symbols.user_copy_start(k) || eip >= symbols.user_copy_end(k) {
+            k.fatal(ReportKind::Bug, bug::File::Trap as u32, eip, addr);
+        }
+        frame.set_eip(k, symbols.user_copy_fixup(k));
+    }
 }
 
 /// A page fault of the kernel's own access to user memory, as a native copy routine raises it (on the CPU it arrives as a
-/// nested frame). `error` as the CPU would push it, User clear.
-pub fn kernel_fault<K: Kernel>(k: K, addr: u32, error: u32) {
-    do_page_fault(k, Low::NULL, addr, error);
-}
-
-fn do_page_fault<K: Kernel>(k: K, frame: Low<Frame>, addr: u32, error: u32) {
-    let _ = frame;
-    k.fatal(ReportKind::Bug, bug::File::Trap as u32, error, addr)
+/// nested frame). `error` as the CPU would push it, User clear. False: the copy
+/// fails here.
+pub fn kernel_fault<K: Kernel>(k: K, addr: u32, error: u32) -> bool {
+    do_page_fault(k, Low::NULL, addr, error)
 }
 
 /// A system call by sysenter: the sixth argument lies on the user's stack, where ebp points.

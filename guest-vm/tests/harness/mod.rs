@@ -294,7 +294,9 @@ impl<R: Scheme, U: Access> Kernel for Native<R, U> {
                         assert!(tries < 8, "copy at {at:#x} does not get on");
                         self.c.cr2.set(at);
                         self.c.counts.borrow_mut().faults += 1;
-                        trap::kernel_fault(self, at, error);
+                        if !trap::kernel_fault(self, at, error) {
+                            return bytes - done;
+                        }
                     }
                 }
             };
