@@ -4,6 +4,7 @@
 //! segment and control registers are behind functions. Invariant: `flat_reads`/`flat_writes` have a bit set exactly for
 //! segments where no check can fail.
 
+use crate::engine::blocks::FetchShape;
 use crate::exit::Dump;
 use crate::fault::{Fault, Raised};
 use crate::flags::{self, Flags};
@@ -13,6 +14,7 @@ use crate::segment::{CODE32, DATA32, Seg, Segment, TableRegister};
 use crate::tick::Interrupts;
 use crate::user::UserState;
 use emu_mmu::{ControlError, Cr3Load, Mmu, PhysError, Privilege};
+use lowmem_cost::geometry::FrontEnd;
 use lowmem_cost::{Event, Geometry, Side};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -70,6 +72,7 @@ pub(crate) struct Features {
     pub(crate) maxphyaddr: u8,
     /// Bytes of an L1D line.
     pub(crate) data_line: u32,
+    pub(crate) fetch: FetchShape,
 }
 
 /// A 32-bit x86 CPU in protected mode.
@@ -189,6 +192,16 @@ impl Cpu {
                 sep: geometry.sep,
                 maxphyaddr: geometry.maxphyaddr,
                 data_line: geometry.l1d.line,
+                fetch: match geometry.front_end {
+                    FrontEnd::L1i(cache) => FetchShape {
+                        line: cache.line,
+                        hit: &[Event::ItlbAccess, Event::FetchL1],
+                    },
+                    FrontEnd::TraceCache { line_bytes, .. } => FetchShape {
+                        line: line_bytes,
+                        hit: &[Event::TcAccess],
+                    },
+                },
             },
         };
         cpu.refresh_segments();

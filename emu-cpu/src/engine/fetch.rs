@@ -14,8 +14,6 @@ use emu_mmu::{PhysAddr, VirtAddr};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
     pub(crate) op: Op,
-    /// Where its first byte is.
-    pub(crate) at: PhysAddr,
 }
 
 impl Cpu {
@@ -24,7 +22,7 @@ impl Cpu {
         let va = self.code_address();
         let op = match self.bytes_at(va, None) {
             Some((at, bytes, n)) => match translator.decode(&bytes[..n], self.probes) {
-                Decoded::Op(op) if op.marks & PROBE != 0 => return Ok(Found { op, at }),
+                Decoded::Op(op) if op.marks & PROBE != 0 => return Ok(Found { op }),
                 Decoded::Op(op) => Some((op, at)),
                 Decoded::MoreBytes => None,
             },
@@ -34,7 +32,7 @@ impl Cpu {
             self.check_code_limit(op.len)?;
             let at = self.counted_fetch(va, op.len)?;
             if at == expected {
-                return Ok(Found { op, at });
+                return Ok(Found { op });
             }
             return self.decode_found(translator, va, at);
         }
@@ -70,7 +68,7 @@ impl Cpu {
 
     /// Decodes what a fetch found elsewhere than expected.
     #[cold]
-    fn decode_found(
+    pub(super) fn decode_found(
         &mut self,
         translator: &mut Translator,
         va: VirtAddr,
@@ -80,7 +78,7 @@ impl Cpu {
             .bytes_at(va, Some(at))
             .expect("the first page was just fetched");
         match translator.decode(&bytes[..n], self.probes) {
-            Decoded::Op(op) => Ok(Found { op, at }),
+            Decoded::Op(op) => Ok(Found { op }),
             Decoded::MoreBytes => {
                 let rest = VirtAddr(va.0.wrapping_add(n as u32));
                 self.counted_fetch(rest, 1)?;

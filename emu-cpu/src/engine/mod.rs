@@ -3,9 +3,12 @@
 //! The loop around both decides what comes next: an interrupt at an interrupt point, an operation of the source at CPL 3, or
 //! instructions. Invariant: an engine is left only between two instructions, all counts in the account.
 
+pub(crate) mod blocks;
+mod fast;
 mod fetch;
 mod reference;
 
+use self::blocks::Blocks;
 use crate::bus::{Bus, Flow};
 use crate::cpu::Cpu;
 use crate::decode::Translator;
@@ -34,6 +37,7 @@ pub enum Engine {
 pub struct EngineState {
     engine: Engine,
     translator: Translator,
+    blocks: Blocks,
 }
 
 impl EngineState {
@@ -42,14 +46,18 @@ impl EngineState {
         Self {
             engine,
             translator: Translator::new(),
+            blocks: Blocks::new(),
         }
     }
     /// Which one.
     pub fn engine(&self) -> Engine {
         self.engine
     }
-    /// Forgets all decoded code: needed after memory changed behind the MMU's back (host writes, native mode, a reset clone).
-    pub fn flush(&mut self) {}
+    /// Forgets all decoded code: needed after memory changed behind the MMU's back (host writes, native mode, a reset clone), and before the
+    /// engine is used with another CPU.
+    pub fn flush(&mut self) {
+        self.blocks.clear();
+    }
 }
 
 /// What happened to one instruction.
@@ -91,8 +99,9 @@ impl Cpu {
                 self.user_step(source)
             } else {
                 match engine.engine {
-                    Engine::Reference | Engine::Fast => {
-                        self.run_reference(&mut engine.translator, bus)
+                    Engine::Reference => self.run_reference(&mut engine.translator, bus),
+                    Engine::Fast => {
+                        self.run_fast(&mut engine.blocks, &mut engine.translator, bus)
                     }
                 }
             };

@@ -16,8 +16,8 @@ impl Cpu {
         bus: &mut B,
     ) -> Step {
         loop {
-            if !self.breakpoints.is_empty() && self.stops_here() {
-                return Step::Leave(Exit::Breakpoint(self.eip));
+            if let Some(exit) = self.breakpoint_here() {
+                return Step::Leave(exit);
             }
             match self.step_reference(translator, bus) {
                 Step::Next => {}
@@ -34,14 +34,18 @@ impl Cpu {
         }
     }
 
-    /// True at a breakpoint, once: a run that starts at one executes it.
-    fn stops_here(&mut self) -> bool {
-        let here = self.retired;
-        if self.breakpoints.contains(&self.eip) && self.broke_at != Some(here) {
-            self.broke_at = Some(here);
-            return true;
+    /// The exit at a breakpoint, once: a run that starts at one executes it.
+    #[inline]
+    pub(super) fn breakpoint_here(&mut self) -> Option<Exit> {
+        if self.breakpoints.is_empty() || !self.breakpoints.contains(&self.eip) {
+            return None;
         }
-        false
+        let here = Some(self.retired);
+        if self.broke_at == here {
+            return None;
+        }
+        self.broke_at = here;
+        Some(Exit::Breakpoint(self.eip))
     }
 
     /// Executes one instruction, or one probe.

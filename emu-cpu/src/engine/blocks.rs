@@ -1,0 +1,332 @@
+//! The cache of decoded blocks, by physical address.
+//!
+//! A block is a straight run of instructions inside one frame, up to and with the first that may go elsewhere. Frames that hold decoded
+//! code are watched by the MMU; a write to one drops all its blocks. An instruction that runs over the end of its page is not
+//! kept: the reference executes it. Invariant: a live block's operations are what its frame holds now.
+
+use crate::decode::{Decoded, MAX_LEN, Translator};
+use crate::op::{END, NEW_LINE, Op, PROBE};
+use emu_mmu::{Mmu, PAGE_SIZE, Pfn, PhysAddr};
+use lowmem_cost::Event;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Longest block; longer runs continue in a next one.
+const MAX_OPS: usize = 48;
+/// Blocks kept before everything is dropped.
+const MAX_BLOCKS: usize = 1 << 16;
+/// Entries of the table of branch targets.
+const TARGETS: usize = 4096;
+/// Entries of the table of code pages.
+const PAGES: usize = 64;
+
+/// Index of a block; [`NONE`] for none.
+pub(crate) type BlockId = u32;
+/// No block.
+pub(crate) const NONE: BlockId = u32::MAX;
+/// Where a dropped block is: nowhere.
+const NOWHERE: PhysAddr = PhysAddr(u64::MAX);
+
+/// A run of operations.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// Physical address of its first byte, [`NOWHERE`] when dropped.
+    pub(crate) at: PhysAddr,
+    pub(crate) ops: Box<[Op]>,
+    /// What all operations but the last count when they retire.
+    pub(crate) counts: Box<[(Event, u64)]>,
+    /// Blocks that followed in the same page: after falling through, after a taken transfer.
+    pub(crate) links: [BlockId; 2],
+}
+
+/// Hash of a physical address: multiplication is enough.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.write_u64(u64::from(b));
+        }
+    }
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+}
+
+type AddressMap<K, V> = HashMap<K, V, BuildHasherDefault<AddressHasher>>;
+
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    eip: u32,
+    block: BlockId,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct CodePage {
+    vpn: u32,
+    generation: u32,
+    frame: Pfn,
+}
+
+/// Everything that was decoded.
+#[derive(Debug)]
+pub(crate) struct Blocks {
+    blocks: Vec<Block>,
+    by_address: AddressMap<u64, BlockId>,
+    by_frame: AddressMap<u32, Vec<BlockId>>,
+    free: Vec<BlockId>,
+    targets: Box<[Target; TARGETS]>,
+    pages: [CodePage; PAGES],
+    /// Changes when a translation may have.
+    generation: u32,
+    /// Probes were known when the blocks were decoded.
+    pub(crate) probes: bool,
+}
+
+impl Blocks {
+    pub(crate) fn new() -> Self {
+        Self {
+            blocks: Vec::new(),
+            by_address: HashMap::default(),
+            by_frame: HashMap::default(),
+            free: Vec::new(),
+            targets: Box::new(
+                [Target {
+                    eip: 0,
+                    block: NONE,
+                }; TARGETS],
+            ),
+            pages: [CodePage {
+                vpn: u32::MAX,
+                generation: 0,
+                frame: Pfn(0),
+            }; PAGES],
+            generation: 1,
+            probes: false,
+        }
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self) {
+        let probes = self.probes;
+        *self = Blocks::new();
+        self.probes = probes;
+    }
+
+    /// Translations of code may have changed.
+    #[inline(always)]
+    pub(crate) fn forget_pages(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    pub(crate) fn block(&self, id: BlockId) -> &Block {
+        &self.blocks[id as usize]
+    }
+
+    /// Remembers that `next` follows `id`, by a taken transfer or not, in the same page.
+    #[inline(always)]
+    pub(crate) fn link(&mut self, id: BlockId, which: usize, next: BlockId) {
+        // The table may have been cleared since; a wrong link does no harm, because its address is checked.
+        if let Some(block) = self.blocks.get_mut(id as usize) {
+            block.links[which] = next;
+        }
+    }
+
+    /// The linked block, if it is at `at`.
+    #[inline(always)]
+    pub(crate) fn linked(&self, id: BlockId, which: usize, at: PhysAddr) -> Option<BlockId> {
+        let next = self.blocks[id as usize].links[which];
+        let block = self.blocks.get(next as usize)?;
+        (block.at == at).then_some(next)
+    }
+
+    /// Frame of a code page as last seen, if no translation has changed since.
+    #[inline(always)]
+    pub(crate) fn page(&self, vpn: u32) -> Option<Pfn> {
+        let p = &self.pages[vpn as usize % PAGES];
+        (p.vpn == vpn && p.generation == self.generation).then_some(p.frame)
+    }
+
+    #[inline]
+    pub(crate) fn set_page(&mut self, vpn: u32, frame: Pfn) {
+        self.pages[vpn as usize % PAGES] = CodePage {
+            vpn,
+            generation: self.generation,
+            frame,
+        };
+    }
+
+    /// The block that starts at `at`, where EIP is `eip`; decoded if need be.
+    #[inline(always)]
+    pub(crate) fn find(
+        &mut self,
+        eip: u32,
+        at: PhysAddr,
+        mmu: &mut Mmu,
+        translator: &mut Translator,
+        fetch: &FetchShape,
+    ) -> BlockId {
+        let t = self.targets[(eip ^ eip >> 12) as usize % TARGETS];
+        if t.eip == eip
+            && let Some(block) = self.blocks.get(t.block as usize)
+            && block.at == at
+        {
+            return t.block;
+        }
+        self.find_slow(eip, at, mmu, translator, fetch)
+    }
+
+    #[inline(never)]
+    fn find_slow(
+        &mut self,
+        eip: u32,
+        at: PhysAddr,
+        mmu: &mut Mmu,
+        translator: &mut Translator,
+        fetch: &FetchShape,
+    ) -> BlockId {
+        let id = match self.by_address.get(&at.0) {
+            Some(&id) => id,
+            None => self.build(at, mmu, translator, fetch),
+        };
+        self.targets[(eip ^ eip >> 12) as usize % TARGETS] = Target { eip, block: id };
+        id
+    }
+
+    fn build(
+        &mut self,
+        at: PhysAddr,
+        mmu: &mut Mmu,
+        translator: &mut Translator,
+        fetch: &FetchShape,
+    ) -> BlockId {
+        if self.by_address.len() >= MAX_BLOCKS {
+            self.clear();
+        }
+        let ops = decode_run(at, mmu, translator, fetch, self.probes);
+        let counts = static_counts(&ops, fetch);
+        let block = Block {
+            at,
+            ops,
+            counts,
+            links: [NONE; 2],
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.blocks[id as usize] = block;
+                id
+            }
+            None => {
+                self.blocks.push(block);
+                self.blocks.len() as BlockId - 1
+            }
+        };
+        self.by_address.insert(at.0, id);
+        self.by_frame.entry(at.pfn().0).or_default().push(id);
+        mmu.watch_code(at.pfn());
+        id
+    }
+
+    /// Drops the blocks of the frames that were written.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn drop_written(&mut self, mmu: &mut Mmu) {
+        for frame in mmu.take_code_writes() {
+            for id in self.by_frame.remove(&frame.0).unwrap_or_default() {
+                let block = &mut self.blocks[id as usize];
+                self.by_address.remove(&block.at.0);
+                block.at = NOWHERE;
+                block.links = [NONE; 2];
+                self.free.push(id);
+            }
+        }
+    }
+}
+
+/// How the front end counts fetches (D5).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FetchShape {
+    /// Bytes that one look-up covers, a power of two.
+    pub(crate) line: u32,
+    /// What a fetch counts that hits the line of the fetch before it.
+    pub(crate) hit: &'static [Event],
+}
+
+/// Decodes from `at` to the end of the block. Empty if already the first instruction runs over the page's end.
+fn decode_run(
+    at: PhysAddr,
+    mmu: &Mmu,
+    translator: &mut Translator,
+    fetch: &FetchShape,
+    probes: bool,
+) -> Box<[Op]> {
+    let mut bytes = [0; MAX_OPS * MAX_LEN];
+    let to_end = (PAGE_SIZE - at.offset()) as usize;
+    let have = to_end.min(bytes.len());
+    mmu.mem.read_bytes(at, &mut bytes[..have]);
+    let line_of = |offset: usize| (at.offset() + offset as u32) / fetch.line;
+
+    let mut ops: Vec<Op> = Vec::new();
+    let mut offset = 0;
+    let mut line = u32::MAX;
+    while offset < have && ops.len() < MAX_OPS {
+        let Decoded::Op(mut op) = translator.decode(&bytes[offset..have], probes) else {
+            break;
+        };
+        op.at = offset as u16;
+        if op.marks & PROBE == 0 {
+            let (first, last) = (
+                line_of(offset),
+                line_of(offset + usize::from(op.len) - 1),
+            );
+            if first != line || last != line {
+                op.marks |= NEW_LINE;
+            }
+            line = last;
+        }
+        offset += usize::from(op.len);
+        ops.push(op);
+        if op.marks & END != 0 {
+            break;
+        }
+    }
+    ops.into()
+}
+
+/// What all operations but the last count when they retire in this order.
+fn static_counts(ops: &[Op], fetch: &FetchShape) -> Box<[(Event, u64)]> {
+    let mut counts: Vec<(Event, u64)> = Vec::new();
+    if let Some((_, prefix)) = ops.split_last() {
+        count_prefix(prefix, fetch, |event| {
+            match counts.iter_mut().find(|(e, _)| *e == event) {
+                Some((_, n)) => *n += 1,
+                None => counts.push((event, 1)),
+            }
+        });
+    }
+    counts.into()
+}
+
+/// Tells `add` what these operations, the first of a block, count when they retire; but not the load-use stall of the first.
+pub(crate) fn count_prefix(ops: &[Op], fetch: &FetchShape, mut add: impl FnMut(Event)) {
+    let mut loaded = 0;
+    for op in ops {
+        add(Event::Instructions);
+        add(op.class);
+        if loaded & op.reads != 0 {
+            add(Event::LoadUse);
+        }
+        loaded = op.loads;
+        if op.marks & NEW_LINE == 0 {
+            fetch.hit.iter().for_each(|&e| add(e));
+        }
+    }
+}
