@@ -4,7 +4,7 @@
 //! segment and control registers are behind functions. Invariant: `flat_reads`/`flat_writes` have a bit set exactly for
 //! segments where no check can fail.
 
-use crate::engine::blocks::FetchShape;
+use crate::engine::blocks::{FetchKind, FetchShape};
 use crate::exit::Dump;
 use crate::fault::{Fault, Raised};
 use crate::flags::{self, Flags};
@@ -195,11 +195,11 @@ impl Cpu {
                 fetch: match geometry.front_end {
                     FrontEnd::L1i(cache) => FetchShape {
                         line: cache.line,
-                        hit: &[Event::ItlbAccess, Event::FetchL1],
+                        kind: FetchKind::L1i,
                     },
                     FrontEnd::TraceCache { line_bytes, .. } => FetchShape {
                         line: line_bytes,
-                        hit: &[Event::TcAccess],
+                        kind: FetchKind::TraceCache,
                     },
                 },
             },

@@ -35,6 +35,8 @@ pub(crate) struct Block {
     pub(crate) ops: Box<[Op]>,
     /// What all operations but the last count when they retire.
     pub(crate) counts: Box<[(Event, u64)]>,
+    /// How many of them need no look-up in the front end.
+    pub(crate) line_hits: u64,
     /// Blocks that followed in the same page: after falling through, after a taken transfer.
     pub(crate) links: [BlockId; 2],
 }
@@ -53,7 +55,9 @@ impl Hasher for AddressHasher {
         }
     }
     fn write_u64(&mut self, n: u64) {
-        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+        self.0 = (self.0 ^ n)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(26);
     }
     fn write_u32(&mut self, n: u32) {
         self.write_u64(u64::from(n));
@@ -212,11 +216,12 @@ impl Blocks {
             self.clear();
         }
         let ops = decode_run(at, mmu, translator, fetch, self.probes);
-        let counts = static_counts(&ops, fetch);
+        let (counts, line_hits) = static_counts(&ops);
         let block = Block {
             at,
             ops,
             counts,
+            line_hits,
             links: [NONE; 2],
         };
         let id = match self.free.pop() {
@@ -251,13 +256,21 @@ impl Blocks {
     }
 }
 
-/// How the front end counts fetches (D5).
+/// What the CPU must know of the front end (D5).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FetchShape {
     /// Bytes that one look-up covers, a power of two.
     pub(crate) line: u32,
-    /// What a fetch counts that hits the line of the fetch before it.
-    pub(crate) hit: &'static [Event],
+    pub(crate) kind: FetchKind,
+}
+
+/// How a fetch is counted that hits the line of the fetch before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FetchKind {
+    /// An ITLB access (with paging on) and an L1I hit.
+    L1i,
+    /// A trace-cache look-up.
+    TraceCache,
 }
 
 /// Decodes from `at` to the end of the block. Empty if already the first instruction runs over the page's end.
@@ -283,10 +296,7 @@ fn decode_run(
         };
         op.at = offset as u16;
         if op.marks & PROBE == 0 {
-            let (first, last) = (
-                line_of(offset),
-                line_of(offset + usize::from(op.len) - 1),
-            );
+            let (first, last) = (line_of(offset), line_of(offset + usize::from(op.len) - 1));
             if first != line || last != line {
                 op.marks |= NEW_LINE;
             }
@@ -301,23 +311,26 @@ fn decode_run(
     ops.into()
 }
 
-/// What all operations but the last count when they retire in this order.
-fn static_counts(ops: &[Op], fetch: &FetchShape) -> Box<[(Event, u64)]> {
+/// What all operations but the last count when they retire in this order, and their line hits.
+fn static_counts(ops: &[Op]) -> (Box<[(Event, u64)]>, u64) {
     let mut counts: Vec<(Event, u64)> = Vec::new();
+    let mut line_hits = 0;
     if let Some((_, prefix)) = ops.split_last() {
-        count_prefix(prefix, fetch, |event| {
+        line_hits = count_prefix(prefix, |event| {
             match counts.iter_mut().find(|(e, _)| *e == event) {
                 Some((_, n)) => *n += 1,
                 None => counts.push((event, 1)),
             }
         });
     }
-    counts.into()
+    (counts.into(), line_hits)
 }
 
-/// Tells `add` what these operations, the first of a block, count when they retire; but not the load-use stall of the first.
-pub(crate) fn count_prefix(ops: &[Op], fetch: &FetchShape, mut add: impl FnMut(Event)) {
+/// Tells `add` what these operations, the first of a block, count when they retire; but not the load-use stall of the first. Gives
+/// their line hits.
+pub(crate) fn count_prefix(ops: &[Op], mut add: impl FnMut(Event)) -> u64 {
     let mut loaded = 0;
+    let mut line_hits = 0;
     for op in ops {
         add(Event::Instructions);
         add(op.class);
@@ -325,8 +338,7 @@ pub(crate) fn count_prefix(ops: &[Op], fetch: &FetchShape, mut add: impl FnMut(E
             add(Event::LoadUse);
         }
         loaded = op.loads;
-        if op.marks & NEW_LINE == 0 {
-            fetch.hit.iter().for_each(|&e| add(e));
-        }
+        line_hits += u64::from(op.marks & NEW_LINE == 0);
     }
+    line_hits
 }

@@ -6,10 +6,10 @@
 //! end) goes one instruction at a time through the reference.
 //! Invariant: at every interrupt point and whenever a handler marked `SYNC` runs, account and count of retired instructions are the reference's.
 
-use super::blocks::{BlockId, Blocks, FetchShape, count_prefix};
+use super::blocks::{BlockId, Blocks, FetchKind, FetchShape, count_prefix};
 use super::{Step, taken_class};
 use crate::bus::Bus;
-use crate::cpu::Cpu;
+use crate::cpu::{CR0_PG, Cpu};
 use crate::decode::Translator;
 use crate::fault::Raised;
 use crate::flags::TF;
@@ -218,6 +218,7 @@ impl Cpu {
             for &(event, n) in &block.counts {
                 self.mmu.account.add(event, n);
             }
+            self.count_line_hits(block.line_hits);
             self.retired += prefix.len() as u64;
             self.last_loaded = before.loads;
             self.eip = start.wrapping_add(u32::from(last.at));
@@ -244,10 +245,7 @@ impl Cpu {
             };
         }
         if op.marks & NEW_LINE != 0 {
-            match self
-                .mmu
-                .fetch(VirtAddr(self.eip), op.len, self.privilege)
-            {
+            match self.mmu.fetch(VirtAddr(self.eip), op.len, self.privilege) {
                 Ok(at) if at == expected => {}
                 Ok(at) => return End::Other(self.executed_elsewhere(translator, at, bus)),
                 Err(f) => {
@@ -321,9 +319,9 @@ impl Cpu {
         if self.last_loaded & first.reads != 0 {
             self.count(Event::LoadUse);
         }
-        let fetch = self.features.fetch;
         let account = &mut self.mmu.account;
-        count_prefix(ops, &fetch, |event| account.add(event, 1));
+        let line_hits = count_prefix(ops, |event| account.add(event, 1));
+        self.count_line_hits(line_hits);
         self.retired += ops.len() as u64;
         self.last_loaded = last.loads;
     }
@@ -332,9 +330,21 @@ impl Cpu {
     #[inline(always)]
     fn count_fetch(&mut self, op: &Op) {
         if op.marks & NEW_LINE == 0 {
-            for &event in self.features.fetch.hit {
-                self.mmu.account.add(event, 1);
+            self.count_line_hits(1);
+        }
+    }
+
+    /// Counts fetches that hit the line of the fetch before them: what the MMU counts for them, and no state changes.
+    #[inline(always)]
+    fn count_line_hits(&mut self, n: u64) {
+        match self.features.fetch.kind {
+            FetchKind::L1i => {
+                if self.cr0 & CR0_PG != 0 {
+                    self.mmu.account.add(Event::ItlbAccess, n);
+                }
+                self.mmu.account.add(Event::FetchL1, n);
             }
+            FetchKind::TraceCache => self.mmu.account.add(Event::TcAccess, n),
         }
     }
 }

@@ -100,9 +100,7 @@ impl Cpu {
             } else {
                 match engine.engine {
                     Engine::Reference => self.run_reference(&mut engine.translator, bus),
-                    Engine::Fast => {
-                        self.run_fast(&mut engine.blocks, &mut engine.translator, bus)
-                    }
+                    Engine::Fast => self.run_fast(&mut engine.blocks, &mut engine.translator, bus),
                 }
             };
             match step {
