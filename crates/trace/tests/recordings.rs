@@ -123,3 +123,50 @@ fn pairs_equal_their_totals() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+#[test]
+#[ignore = "needs the recordings: see the head of this file"]
+fn lackey_files_equal_their_totals() {
+    let folder = folder();
+    let text = std::fs::read_to_string(folder.join("totals.json")).unwrap();
+    let all: Vec<Value> = serde_json::from_str(&text).unwrap();
+    for files in all.iter().filter_map(Value::as_array) {
+        let paths: Vec<PathBuf> = files
+            .iter()
+            .map(|f| folder.join(f["name"].as_str().unwrap()))
+            .collect();
+        let begin = std::time::Instant::now();
+        let trace = import(&paths, &ImportOptions::default(), |_, _| {}).unwrap();
+        let took = begin.elapsed();
+        trace.check(|_| {}).unwrap();
+        println!(
+            "{}: {} operations, {} bytes, {} switches, peak {} ptes, {:.1} s",
+            trace.name(),
+            trace.len(),
+            trace.bytes().len(),
+            trace.summary().switches,
+            trace.summary().peak_ptes,
+            took.as_secs_f64()
+        );
+        let mut references = 0;
+        for file in files {
+            let pid = file["name"].as_str().unwrap().split('.').nth(1).unwrap();
+            references += file["refs"].as_u64().unwrap();
+            for (key, value) in file.as_object().unwrap() {
+                let want = match value {
+                    Value::Number(n) => n.as_u64().unwrap(),
+                    Value::String(hex) if key == "addr_hi" => {
+                        u64::from_str_radix(&hex[2..], 16).unwrap()
+                    }
+                    _ => continue,
+                };
+                assert_eq!(
+                    trace.header().totals.get(&format!("{pid}.{key}")),
+                    want,
+                    "{pid} {key}"
+                );
+            }
+        }
+        assert_eq!(trace.summary().references, references);
+    }
+}

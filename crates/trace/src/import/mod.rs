@@ -1,6 +1,6 @@
 //! Importers: recordings of real programs become traces.
 //!
-//! A recording is either a pair of strace and perf files, or one lackey file per process. Formats are told from content;
+//! A recording is either a pair of strace and perf files, or one lackey file per process ([`lackey`]). Formats are told from content;
 //! compressed files (xz) are read directly. Path of a pair: [`input`] -> [`strace`], [`perf`] -> [`recorder`]
 //! (merge by time, understand, count with [`tally`]) -> [`order`] (what must not be swapped) ->
 //! [`crate::schedule`](mod@crate::schedule) -> [`lower`] (32-bit addresses by [`pack`], operations) -> the writer, whose model checks every operation.
@@ -9,6 +9,7 @@
 
 mod calls;
 mod input;
+mod lackey;
 mod lower;
 mod order;
 mod pack;
@@ -49,6 +50,9 @@ pub fn import(
         .map(|p| Text::read(p))
         .collect::<Result<_, _>>()?;
     let name = options.name.clone().unwrap_or_else(|| common_name(&texts));
+    if texts.iter().all(|t| t.format == Format::Lackey) {
+        return lackey::import(&name, texts, &mut progress);
+    }
     let of = |format| {
         texts
             .iter()
@@ -64,7 +68,6 @@ pub fn import(
         }
         ([s], [], 0) => Err(half(s, "strace", "perf script")),
         ([], [p], 0) => Err(half(p, "perf script", "strace")),
-        ([], [], _) => Err(TraceError::Inputs("lackey: not yet".to_owned())),
         _ => Err(TraceError::Inputs(format!(
             "a recording is one strace and one perf file, or lackey files only; these are {} strace, {} perf and {} lackey files",
             strace.len(),
