@@ -20,7 +20,7 @@ pub(super) const MAX_SECTIONS: u32 = 1 << 16;
 /// Largest decompressed section in bytes.
 pub(super) const MAX_RAW_BYTES: u32 = 1 << 24;
 /// Operations in a full chunk.
-pub(super) const CHUNK_OPS: usize = 1 << 16;
+pub(super) const CHUNK_OPS: usize = 1 << 18;
 /// Decompressed bytes after which a chunk is closed early, so that large exec images keep it under [`MAX_RAW_BYTES`].
 pub(super) const CHUNK_RAW_BYTES: usize = 1 << 22;
 

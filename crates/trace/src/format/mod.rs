@@ -16,6 +16,7 @@
 //! Invariant: [`parse`] has decoded every section before it returns, so later reads cannot fail.
 
 mod atomic;
+mod delta;
 mod layout;
 mod reader;
 mod wire;

@@ -11,7 +11,7 @@ use std::{fs, path::Path, sync::Arc};
 use sha2::{Digest, Sha256};
 
 use super::layout::*;
-use super::wire::config;
+use super::{delta::Delta, wire::config};
 use crate::{
     error::TraceError,
     header::{Header, Summary},
@@ -292,10 +292,12 @@ pub(crate) fn decode_chunk(bytes: &[u8], chunk: &Chunk) -> Result<Vec<Op>, Strin
     let raw = decompress(bytes, &chunk.section)?;
     let mut ops = Vec::with_capacity(chunk.section.items as usize);
     let mut at = 0;
+    let mut delta = Delta::default();
     for item in 0..chunk.section.items {
-        let (op, used) = bincode::decode_from_slice::<Op, _>(&raw[at..], config())
+        let (mut op, used) = bincode::decode_from_slice::<Op, _>(&raw[at..], config())
             .map_err(|e| format!("operation {item} of the chunk cannot be decoded: {e}"))?;
         at += used;
+        delta.restore(&mut op);
         ops.push(op);
     }
     if at != raw.len() {

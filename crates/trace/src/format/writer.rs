@@ -8,17 +8,18 @@
 use std::sync::Arc;
 
 use super::layout::*;
-use super::wire::config;
+use super::{delta::Delta, wire::config};
 use crate::{error::TraceError, header::Header, model::Model, op::Op, trace::Trace};
 
 /// Compression level of zstd: past it files shrink by a few per cent and import slows down twofold.
-const LEVEL: i32 = 9;
+const LEVEL: i32 = 12;
 
 /// Takes operations in scheduled order and makes a [`Trace`].
 #[derive(Debug)]
 pub struct TraceWriter {
     header: Header,
     model: Model,
+    delta: Delta,
     raw: Vec<u8>,
     items: u32,
     sections: Vec<Section>,
@@ -33,6 +34,7 @@ impl TraceWriter {
         let mut writer = Self {
             header,
             model,
+            delta: Delta::default(),
             raw: Vec::new(),
             items: 0,
             sections: Vec::new(),
@@ -62,7 +64,9 @@ impl TraceWriter {
     /// If it contradicts the model of the address spaces.
     pub fn push(&mut self, op: &Op) -> Result<(), TraceError> {
         self.model.apply(op).map_err(|e| e.at(&self.header.name))?;
-        bincode::encode_into_std_write(op, &mut self.raw, config())
+        let mut stored = op.clone();
+        self.delta.store(&mut stored);
+        bincode::encode_into_std_write(&stored, &mut self.raw, config())
             .expect("a Vec takes everything and an operation has no unencodable part");
         self.items += 1;
         if self.items as usize == CHUNK_OPS || self.raw.len() >= CHUNK_RAW_BYTES {
@@ -78,6 +82,7 @@ impl TraceWriter {
             self.sections.push(section);
             self.body.extend(stored);
             self.items = 0;
+            self.delta = Delta::default();
         }
         Ok(())
     }
