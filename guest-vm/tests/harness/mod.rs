@@ -614,6 +614,9 @@ impl<K: Kernel> ReverseMap<K> for NoRmap {
     fn spare(_: K) -> Result<(), Oom> {
         Ok(())
     }
+    fn spare_atomic(_: K) -> Result<(), Oom> {
+        Ok(())
+    }
     fn spare_free(_: K, _: ()) {}
     fn vma_init(_: K, _: Low<Vma>) {}
     fn prepare_anon(_: K, _: Low<Vma>) -> Result<(), Oom> {
