@@ -1,1 +1,371 @@
-//! Invariants over the whole state, by brute force; native only.
+//! Invariants over the whole state, by brute force (native only): the slow twin of the reverse maps (design D15).
+//!
+//! [`mappers`] finds the ptes of a page by reading every page table of every mm; [`all`] compares what that scan sees with
+//! what counters, chains, lists and trees claim. It holds at a boundary: no lock taken, no gather open, no page pinned.
+//! The list of rules is the fact sheet's ("Invariants worth checking after every operation", 1-5 and 7-11).
+//!
+//! Invariant: nothing here writes guest memory.
+
+mod lru;
+mod trees;
+
+use crate::guest_struct::Word;
+use crate::kernel::Kernel;
+use crate::layout::{Mm, Page, Vma, pg};
+use crate::page;
+use crate::page_alloc::{page_to_pfn, pfn_to_page, pfn_valid, zone};
+use crate::percpu::{State, page_state};
+use crate::pgtable::{PRESENT, PSE, Pte, task_size};
+use crate::ptr::Low;
+use crate::rmap::ReverseMap;
+use crate::swap::{self, SwapEntry};
+use crate::task::init_mm;
+use lowmem_abi::owner::Owner;
+use std::collections::BTreeMap;
+pub use trees::each_file;
+
+/// The first rule that does not hold. Numbers in the text are the sheet's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are named after what they hold")]
+pub enum Violation {
+    /// 1: what the scheme counts for a page and what the scan finds.
+    Mapcount { pfn: u32, scheme: u32, scan: u32 },
+    /// 1: pages mapped, by counter and by scan.
+    NrMapped { counter: u32, scan: u32 },
+    /// 2: present ptes on non-reserved pages.
+    Rss { mm: u32, rss: u32, scan: u32 },
+    /// A pte outside every vma.
+    StrayPte { mm: u32, addr: u32, pte: u64 },
+    /// A pte with rights its vma does not give.
+    PteRights { mm: u32, addr: u32, pte: u64 },
+    /// 3: reference count.
+    PageCount { pfn: u32, count: u32, expected: u32 },
+    /// 4: count of a swap slot.
+    SwapCount {
+        slot: u32,
+        count: u32,
+        expected: u32,
+    },
+    /// 4: slots in use.
+    SwapInUse { counter: u32, scan: u32 },
+    /// 5, 7: the scheme's own structure is wrong for a page.
+    Scheme {
+        pfn: u32,
+        what: &'static str,
+        value: u32,
+    },
+    /// 5: the scheme's own structure is wrong for a vma.
+    SchemeVma { vma: u32, what: &'static str },
+    /// 8: i_mmap of a file.
+    FileVmas {
+        file: u32,
+        what: &'static str,
+        value: u32,
+    },
+    /// 9: the tree of a mapping.
+    PageTree {
+        file: u32,
+        index: u32,
+        what: &'static str,
+    },
+    /// 10: LRU lists and vectors.
+    Lru {
+        pfn: u32,
+        what: &'static str,
+        value: u32,
+    },
+    /// 11: page-table pages, by counter and by scan.
+    PageTables { counter: u32, scan: u32 },
+    /// A lock that is taken at a boundary.
+    Locked { at: u32, what: &'static str },
+}
+
+/// A pte that maps a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mapper {
+    /// Address of the mm.
+    pub mm: u32,
+    /// User address.
+    pub addr: u32,
+    /// Virtual (direct map) address of the pte.
+    pub pte_va: u32,
+    /// The pte.
+    pub pte: u64,
+}
+
+/// Calls `f` for every mm on the list.
+pub fn each_mm<K: Kernel>(k: K, mut f: impl FnMut(Low<Mm>)) {
+    let head = init_mm(k).mmlist(k);
+    let mut at = head.next(k);
+    while at != head {
+        f(at.container(52));
+        at = at.next(k);
+    }
+}
+
+/// Calls `f` for every vma of an mm, in order.
+pub fn each_vma<K: Kernel>(k: K, mm: Low<Mm>, mut f: impl FnMut(Low<Vma>)) {
+    let mut vma = mm.mmap(k);
+    while !vma.is_null() {
+        f(vma);
+        vma = vma.next(k);
+    }
+}
+
+fn entry<K: Kernel>(k: K, va: u32) -> u64 {
+    let low = u32::load(k, Low::new(va));
+    let high = u32::load(k, Low::new(va + 4));
+    (high as u64) << 32 | low as u64
+}
+
+/// Calls `f` for every non-empty user pte of an mm; returns the number of page-table pages met.
+pub fn each_pte<K: Kernel>(k: K, mm: Low<Mm>, mut f: impl FnMut(Mapper)) -> u32 {
+    let pgd = mm.pgd(k);
+    if pgd.is_null() {
+        return 0;
+    }
+    let mut tables = 0;
+    for slot in 0..4u32 {
+        let dir = (pgd.half(k, slot * 2 + 1) as u64) << 32 | pgd.half(k, slot * 2) as u64;
+        if dir as u32 & PRESENT == 0 {
+            continue;
+        }
+        let pmd = k.page_offset().wrapping_add(dir as u32 & !0xfff);
+        for i in 0..512u32 {
+            let base = slot << 30 | i << 21;
+            if base >= task_size(k) {
+                break;
+            }
+            let e = entry(k, pmd + i * 8);
+            if e as u32 & PRESENT == 0 || e as u32 & PSE != 0 {
+                continue;
+            }
+            tables += 1;
+            let table = k.page_offset().wrapping_add(e as u32 & !0xfff);
+            for j in 0..512u32 {
+                let pte_va = table + j * 8;
+                let pte = entry(k, pte_va);
+                if pte != 0 {
+                    let addr = base | j << 12;
+                    f(Mapper {
+                        mm: mm.va(),
+                        addr,
+                        pte_va,
+                        pte,
+                    });
+                }
+            }
+        }
+    }
+    tables
+}
+
+/// Calls `f` for every pte in the system that maps `page`: the brute-force reverse map.
+pub fn mappers<K: Kernel>(k: K, page: Low<Page>, mut f: impl FnMut(Mapper)) {
+    let pfn = page_to_pfn(k, page);
+    each_mm(k, |mm| {
+        each_pte(k, mm, |m| {
+            if Pte(m.pte).present() && Pte(m.pte).pfn() == pfn {
+                f(m);
+            }
+        });
+    });
+}
+
+/// What one scan of all page tables saw.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Mappers of each mapped, non-reserved frame, in order of mm list and address.
+    pub pages: BTreeMap<u32, Vec<Mapper>>,
+    /// Swap ptes of each slot.
+    pub slots: BTreeMap<u32, u32>,
+    /// Page-table pages.
+    pub tables: u32,
+}
+
+/// Reads all page tables, checking each pte against its vma and each mm's rss.
+pub fn scan<K: Kernel>(k: K) -> Result<Scan, Violation> {
+    let mut s = Scan::default();
+    let mut bad = None;
+    each_mm(k, |mm| {
+        let mut vmas = Vec::new();
+        each_vma(k, mm, |v| vmas.push((v.start(k), v.end(k), v)));
+        let mut rss = 0;
+        let mut i = 0;
+        s.tables += each_pte(k, mm, |m| {
+            while i < vmas.len() && vmas[i].1 <= m.addr {
+                i += 1;
+            }
+            let Some(&(_, _, vma)) = vmas.get(i).filter(|v| v.0 <= m.addr) else {
+                bad.get_or_insert(Violation::StrayPte {
+                    mm: m.mm,
+                    addr: m.addr,
+                    pte: m.pte,
+                });
+                return;
+            };
+            let pte = Pte(m.pte);
+            if !pte.present() {
+                if !pte.is_file() {
+                    *s.slots.entry(SwapEntry::of_pte(pte).0).or_default() += 1;
+                }
+                return;
+            }
+            if pte.write() && vma.flags(k) & crate::layout::vm::WRITE == 0 {
+                bad.get_or_insert(Violation::PteRights {
+                    mm: m.mm,
+                    addr: m.addr,
+                    pte: m.pte,
+                });
+            }
+            if pfn_valid(k, pte.pfn()) && !reserved(k, pte.pfn()) {
+                rss += 1;
+                s.pages.entry(pte.pfn()).or_default().push(m);
+            }
+        });
+        if rss != mm.rss(k) {
+            bad.get_or_insert(Violation::Rss {
+                mm: mm.va(),
+                rss: mm.rss(k),
+                scan: rss,
+            });
+        }
+        if !mm.page_table_lock(k).is_free(k) {
+            bad.get_or_insert(Violation::Locked {
+                at: mm.va(),
+                what: "page_table_lock",
+            });
+        }
+        if mm.mmap_sem(k).count(k) != 0 {
+            bad.get_or_insert(Violation::Locked {
+                at: mm.va(),
+                what: "mmap_sem",
+            });
+        }
+    });
+    match bad {
+        Some(v) => Err(v),
+        None => Ok(s),
+    }
+}
+
+fn reserved<K: Kernel>(k: K, pfn: u32) -> bool {
+    page::test(k, pfn_to_page(k, pfn), pg::RESERVED)
+}
+
+/// Owner of a page, from its flags.
+pub fn owner<K: Kernel>(k: K, page: Low<Page>) -> Option<Owner> {
+    Owner::from_u32(page.flags(k) >> pg::OWNER_SHIFT & 0x3f)
+}
+
+/// Checks everything; the first violation found.
+pub fn all<K: Kernel>(k: K) -> Result<(), Violation> {
+    let s = scan(k)?;
+    let vectors = lru::check(k)?;
+    pages(k, &s, &vectors)?;
+    slots(k, &s)?;
+    trees::check(k)?;
+    let counter = page_state(k, State::NrPageTablePages);
+    if counter != s.tables {
+        return Err(Violation::PageTables {
+            counter,
+            scan: s.tables,
+        });
+    }
+    Ok(())
+}
+
+/// Rules 1, 3, 5, 7 for one page, given its mappers: what a check after an operation needs.
+pub fn one_page<K: Kernel>(k: K, page: Low<Page>, ptes: &[Mapper]) -> Result<(), Violation> {
+    let pfn = page_to_pfn(k, page);
+    let scheme = K::Rmap::mapcount(k, page);
+    let scan = ptes.len() as u32;
+    if scheme != scan {
+        return Err(Violation::Mapcount { pfn, scheme, scan });
+    }
+    for (bit, what) in [(pg::LOCKED, "PG_locked"), (pg::MAPLOCK, "PG_maplock")] {
+        if page::test(k, page, bit) {
+            return Err(Violation::Locked {
+                at: page.va(),
+                what,
+            });
+        }
+    }
+    K::Rmap::check_page(k, page, ptes).map_err(|(what, value)| Violation::Scheme {
+        pfn,
+        what,
+        value,
+    })
+}
+
+fn pages<K: Kernel>(k: K, s: &Scan, vectors: &BTreeMap<u32, u32>) -> Result<(), Violation> {
+    let mut mapped = 0;
+    let none = Vec::new();
+    for pfn in 0..zone::node(k).max_pfn(k) {
+        let page = pfn_to_page(k, pfn);
+        let ours = matches!(owner(k, page), Some(Owner::User | Owner::PageCache));
+        if !ours || page::test(k, page, pg::RESERVED) {
+            if let Some(ptes) = s.pages.get(&pfn) {
+                return Err(Violation::Mapcount {
+                    pfn,
+                    scheme: 0,
+                    scan: ptes.len() as u32,
+                });
+            }
+            continue;
+        }
+        if page.count(k) == 0 && !s.pages.contains_key(&pfn) {
+            continue;
+        }
+        let ptes = s.pages.get(&pfn).unwrap_or(&none);
+        one_page(k, page, ptes)?;
+        let count = page.count(k);
+        let in_file = page.mapping(k) != 0 && !page::test(k, page, pg::ANON);
+        let expected = ptes.len() as u32
+            + page::test(k, page, pg::SWAPCACHE) as u32
+            + in_file as u32
+            + vectors.get(&pfn).copied().unwrap_or(0);
+        if count != expected {
+            return Err(Violation::PageCount {
+                pfn,
+                count,
+                expected,
+            });
+        }
+        mapped += !ptes.is_empty() as u32;
+    }
+    let counter = page_state(k, State::NrMapped);
+    if counter != mapped {
+        return Err(Violation::NrMapped {
+            counter,
+            scan: mapped,
+        });
+    }
+    Ok(())
+}
+
+fn slots<K: Kernel>(k: K, s: &Scan) -> Result<(), Violation> {
+    let (max, counter) = swap::usage(k);
+    let mut used = 0;
+    let tree = swap::swapper_space(k).page_tree(k);
+    for slot in 1..max {
+        let cached = !crate::radix_tree::lookup(k, tree, slot).is_null();
+        let expected = s.slots.get(&slot).copied().unwrap_or(0) + cached as u32;
+        let count = swap::map_count(k, SwapEntry(slot)) as u32;
+        if count != expected {
+            return Err(Violation::SwapCount {
+                slot,
+                count,
+                expected,
+            });
+        }
+        used += (count != 0) as u32;
+    }
+    if used != counter {
+        return Err(Violation::SwapInUse {
+            counter,
+            scan: used,
+        });
+    }
+    Ok(())
+}

@@ -349,6 +349,71 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         k.probe(Probe::PageUnmapped);
         Unmap::Success
     }
+
+    #[cfg(not(target_os = "none"))]
+    fn check_page(
+        k: K,
+        page: Low<Page>,
+        ptes: &[crate::check::Mapper],
+    ) -> Result<(), (&'static str, u32)> {
+        let anon = page::test(k, page, pg::ANON);
+        if ptes.is_empty() {
+            return if anon {
+                Err(("PG_anon on an unmapped page", page.flags(k)))
+            } else {
+                Ok(())
+            };
+        }
+        if page.mapping(k) == 0 {
+            return Err(("mapped page without object", page.flags(k)));
+        }
+        if !anon {
+            return check_file_page(k, page, ptes);
+        }
+        let anon_vma: Low<AnonVma> = Low::new(page.mapping(k));
+        if !anon_vma.lock(k).is_free(k) {
+            return Err(("anon_vma lock taken", anon_vma.va()));
+        }
+        for m in ptes {
+            let mut hits = 0;
+            let head = anon_vma.head(k);
+            let mut at = head.next(k);
+            while at != head {
+                let vma = vma_of_node(at);
+                if vma.mm(k).va() == m.mm && object::vma_address(k, page, vma) == Some(m.addr) {
+                    hits += 1;
+                }
+                at = at.next(k);
+            }
+            if hits != 1 {
+                return Err(("pte not in exactly one vma of the anon_vma", m.addr));
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "none"))]
+    fn check_vma(k: K, vma: Low<Vma>) -> Result<(), &'static str> {
+        let anon_vma = of_vma(k, vma);
+        if anon_vma.is_null() {
+            return Ok(());
+        }
+        let head = anon_vma.head(k);
+        let mut at = head.next(k);
+        let mut hits = 0;
+        while at != head {
+            if at.next(k).prev(k) != at {
+                return Err("broken links of an anon_vma's list");
+            }
+            hits += (vma_of_node(at) == vma) as u32;
+            at = at.next(k);
+        }
+        if hits == 1 {
+            Ok(())
+        } else {
+            Err("vma not exactly once on its anon_vma's list")
+        }
+    }
 }
 
 /// page_referenced_anon: all vmas of the anon_vma until every mapping was seen.
@@ -389,4 +454,36 @@ fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     }
     anon_vma.lock(k).unlock(k);
     result
+}
+
+/// Every pte of a file page lies in a linear vma at the right address, or in a nonlinear one.
+#[cfg(not(target_os = "none"))]
+fn check_file_page<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    ptes: &[crate::check::Mapper],
+) -> Result<(), (&'static str, u32)> {
+    let mapping: Low<crate::layout::Mapping> = Low::new(page.mapping(k));
+    for m in ptes {
+        let mut hits = 0;
+        let mut vmas = super::file::FileVmas::new(k, mapping, page.index(k));
+        while let Some(vma) = vmas.next(k).get() {
+            if vma.mm(k).va() == m.mm && object::vma_address(k, page, vma) == Some(m.addr) {
+                hits += 1;
+            }
+        }
+        let head = mapping.i_mmap_nonlinear(k);
+        let mut at = head.next(k);
+        while at != head {
+            let vma: Low<Vma> = at.container(super::file::SHARED);
+            if vma.mm(k).va() == m.mm && vma.start(k) <= m.addr && m.addr < vma.end(k) {
+                hits += 1;
+            }
+            at = at.next(k);
+        }
+        if hits != 1 {
+            return Err(("file pte not in exactly one vma of the file", m.addr));
+        }
+    }
+    Ok(())
 }

@@ -123,6 +123,17 @@ pub trait ReverseMap<K: Kernel> {
     fn page_referenced(k: K, page: Low<Page>) -> u32;
     /// Unmaps a locked page everywhere; locks as for `page_referenced`. An anonymous page is in the swap cache.
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap;
+
+    /// Brute-force check of what the scheme keeps for a page against the ptes that a scan found; native only.
+    #[cfg(not(target_os = "none"))]
+    fn check_page(
+        k: K,
+        page: Low<Page>,
+        ptes: &[crate::check::Mapper],
+    ) -> Result<(), (&'static str, u32)>;
+    /// Brute-force check of what the scheme keeps for a vma; native only.
+    #[cfg(not(target_os = "none"))]
+    fn check_vma(k: K, vma: Low<Vma>) -> Result<(), &'static str>;
 }
 
 /// A scheme chosen by type before the handle's type exists: a generic native handle `Native<S: Scheme>` has

@@ -34,7 +34,6 @@ pub fn vma_address<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>) -> Option<u3
     let start = vma.start(k);
     let addr = start.wrapping_add(page.index(k).wrapping_sub(vma.pgoff(k)) << PAGE_SHIFT);
     if addr < start || addr >= vma.end(k) {
-        k.probe(Probe::VmaOutOfRange);
         return None;
     }
     Some(addr)
@@ -58,6 +57,7 @@ fn find_pte<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>) -> Candidate {
         return Candidate::Vain;
     }
     let Some(addr) = vma_address(k, page, vma) else {
+        k.probe(Probe::VmaOutOfRange);
         return Candidate::Vain;
     };
     if !mm.page_table_lock(k).trylock(k) {

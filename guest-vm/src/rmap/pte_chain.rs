@@ -455,6 +455,57 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
         k.probe(Probe::PageUnmapped);
         Unmap::Success
     }
+
+    #[cfg(not(target_os = "none"))]
+    fn check_page(
+        k: K,
+        page: Low<Page>,
+        ptes: &[crate::check::Mapper],
+    ) -> Result<(), (&'static str, u32)> {
+        let mut entries = Vec::new();
+        each_entry(k, page, &mut |pte| entries.push(pte));
+        entries.sort_unstable();
+        let mut scan: Vec<u32> = ptes.iter().map(|m| m.pte_va).collect();
+        scan.sort_unstable();
+        if entries != scan {
+            return Err((
+                "chain entries are not the ptes of the scan",
+                entries.len() as u32,
+            ));
+        }
+        for m in ptes {
+            if mm_of(k, m.pte_va).va() != m.mm || address_of(k, m.pte_va) != m.addr {
+                return Err(("pte page does not know its mm and base", m.pte_va));
+            }
+        }
+        let direct = page::test(k, page, pg::DIRECT);
+        if page.rmap(k) == 0 || direct {
+            return if direct == (ptes.len() == 1) {
+                Ok(())
+            } else {
+                Err(("direct flag", page.flags(k)))
+            };
+        }
+        let n = nrpte(k);
+        let mut chain = head(k, page);
+        while !chain.is_null() {
+            let idx = chain.idx(k, n);
+            if chain != head(k, page) && idx != 0 {
+                return Err(("hole in a block behind the head", chain.va()));
+            }
+            for i in 0..n {
+                if (chain.entry(k, i) != 0) != (i >= idx) {
+                    return Err(("hole not at the low end", chain.va()));
+                }
+            }
+            chain = chain.next(k, n);
+        }
+        Ok(())
+    }
+    #[cfg(not(target_os = "none"))]
+    fn check_vma(_: K, _: Low<Vma>) -> Result<(), &'static str> {
+        Ok(())
+    }
 }
 
 /// Every entry of the chain; each success leaves a hole that the head's first used entry fills. The head may be freed on the way, so the
