@@ -45,6 +45,10 @@ const PART: u32 = 56;
 #[derive(Debug, Clone, Copy)]
 pub enum AnonVmaMap {}
 
+impl super::Scheme for AnonVmaMap {
+    type Map<K: Kernel> = Self;
+}
+
 #[inline(always)]
 fn part(vma: Low<Vma>) -> Low<VmaPart> {
     vma.rmap_fields()

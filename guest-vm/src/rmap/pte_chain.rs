@@ -301,6 +301,10 @@ fn unmap_one<K: Kernel>(k: K, page: Low<Page>, pte: u32) -> Unmap {
 #[derive(Debug, Clone, Copy)]
 pub enum PteChains {}
 
+impl super::Scheme for PteChains {
+    type Map<K: Kernel> = Self;
+}
+
 impl<K: Kernel> ReverseMap<K> for PteChains {
     const VMA_BYTES: u32 = 0;
     const MM_BYTES: u32 = 0;

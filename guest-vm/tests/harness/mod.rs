@@ -657,6 +657,16 @@ impl<K: Kernel> ReverseMap<K> for NoRmap {
     fn try_to_unmap(_: K, _: Low<Page>) -> Unmap {
         Unmap::Fail
     }
+    fn check_page(
+        _: K,
+        _: Low<Page>,
+        _: &[guest_vm::check::Mapper],
+    ) -> Result<(), (&'static str, u32)> {
+        Ok(())
+    }
+    fn check_vma(_: K, _: Low<Vma>) -> Result<(), &'static str> {
+        Ok(())
+    }
 }
 
 /// Size of a layout in the image of `K`.
