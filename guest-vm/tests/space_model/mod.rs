@@ -23,7 +23,12 @@ impl Area {
         (self.end - self.start) / PAGE
     }
     fn cut(&self, start: u32, end: u32) -> Area {
-        Area { start, end, pgoff: self.pgoff.wrapping_add((start - self.start) / PAGE), ..*self }
+        Area {
+            start,
+            end,
+            pgoff: self.pgoff.wrapping_add((start - self.start) / PAGE),
+            ..*self
+        }
     }
     /// Whether `self` and `next` can be one vma.
     fn joins(&self, next: &Area) -> bool {
@@ -55,25 +60,47 @@ pub struct Space {
 
 impl Space {
     pub fn new(base: u32, limit: u32) -> Self {
-        Space { areas: vec![], cache: base, base, limit, start_brk: 0, brk: 0 }
+        Space {
+            areas: vec![],
+            cache: base,
+            base,
+            limit,
+            start_brk: 0,
+            brk: 0,
+        }
     }
 
     pub fn total_vm(&self) -> u32 {
         self.areas.iter().map(Area::pages).sum()
     }
     pub fn locked_vm(&self) -> u32 {
-        self.areas.iter().filter(|a| a.flags & vm::LOCKED != 0).map(Area::pages).sum()
+        self.areas
+            .iter()
+            .filter(|a| a.flags & vm::LOCKED != 0)
+            .map(Area::pages)
+            .sum()
     }
     pub fn committed(&self) -> u32 {
-        self.areas.iter().filter(|a| a.flags & vm::ACCOUNT != 0).map(Area::pages).sum()
+        self.areas
+            .iter()
+            .filter(|a| a.flags & vm::ACCOUNT != 0)
+            .map(Area::pages)
+            .sum()
     }
 
     pub fn at(&self, addr: u32) -> Option<Area> {
-        self.areas.iter().copied().find(|a| a.start <= addr && addr < a.end)
+        self.areas
+            .iter()
+            .copied()
+            .find(|a| a.start <= addr && addr < a.end)
     }
 
     fn split_at(&mut self, addr: u32) {
-        if let Some(i) = self.areas.iter().position(|a| a.start < addr && addr < a.end) {
+        if let Some(i) = self
+            .areas
+            .iter()
+            .position(|a| a.start < addr && addr < a.end)
+        {
             let a = self.areas[i];
             self.areas[i] = a.cut(a.start, addr);
             self.areas.insert(i + 1, a.cut(addr, a.end));
@@ -107,7 +134,11 @@ impl Space {
         }
         self.split_at(start);
         self.split_at(end);
-        for a in self.areas.iter().filter(|a| a.start >= start && a.end <= end) {
+        for a in self
+            .areas
+            .iter()
+            .filter(|a| a.start >= start && a.end <= end)
+        {
             if a.start >= self.base && a.start < self.cache {
                 self.cache = a.start;
             }
@@ -116,7 +147,9 @@ impl Space {
     }
 
     fn free(&self, start: u32, len: u32) -> bool {
-        self.areas.iter().all(|a| a.end <= start || a.start >= start + len)
+        self.areas
+            .iter()
+            .all(|a| a.end <= start || a.start >= start + len)
     }
 
     pub fn search(&mut self, hint: u32, len: u32) -> Result<u32, Fails> {
@@ -156,7 +189,13 @@ impl Space {
             flags |= vm::ACCOUNT;
         }
         let pgoff = if file.is_none() { addr / PAGE } else { pgoff };
-        self.insert_merged(Area { start: addr, end: addr + len, flags, file, pgoff });
+        self.insert_merged(Area {
+            start: addr,
+            end: addr + len,
+            flags,
+            file,
+            pgoff,
+        });
         Ok(addr)
     }
 
@@ -176,7 +215,10 @@ impl Space {
                 self.split_at(from);
                 self.split_at(to);
                 self.areas.retain(|x| x.start != from);
-                self.insert_merged(Area { flags, ..a.cut(from, to) });
+                self.insert_merged(Area {
+                    flags,
+                    ..a.cut(from, to)
+                });
                 from = to;
             } else {
                 from = to;
@@ -193,11 +235,19 @@ impl Space {
                 return Err(Fails::Enomem);
             };
             let to = a.end.min(end);
-            let flags = if on { a.flags | vm::LOCKED } else { a.flags & !vm::LOCKED };
+            let flags = if on {
+                a.flags | vm::LOCKED
+            } else {
+                a.flags & !vm::LOCKED
+            };
             if flags != a.flags {
                 self.split_at(from);
                 self.split_at(to);
-                let i = self.areas.iter().position(|x| x.start == from).expect("just split");
+                let i = self
+                    .areas
+                    .iter()
+                    .position(|x| x.start == from)
+                    .expect("just split");
                 self.areas[i].flags = flags;
             }
             from = to;
@@ -235,7 +285,11 @@ impl Space {
             return Err(Fails::Efault);
         }
         if fixed.is_none() && addr + old_len == a.end {
-            let i = self.areas.iter().position(|x| x.start == a.start).expect("found above");
+            let i = self
+                .areas
+                .iter()
+                .position(|x| x.start == a.start)
+                .expect("found above");
             let room = self.areas.get(i + 1).map_or(self.limit, |n| n.start);
             if room - addr >= new_len {
                 self.areas[i].end = addr + new_len;
@@ -249,8 +303,17 @@ impl Space {
             Some(to) => to,
             None => self.search(0, new_len)?,
         };
-        let pgoff = if a.file.is_none() { to / PAGE } else { a.cut(addr, a.end).pgoff };
-        self.insert_merged(Area { start: to, end: to + new_len, pgoff, ..a });
+        let pgoff = if a.file.is_none() {
+            to / PAGE
+        } else {
+            a.cut(addr, a.end).pgoff
+        };
+        self.insert_merged(Area {
+            start: to,
+            end: to + new_len,
+            pgoff,
+            ..a
+        });
         self.munmap(addr, old_len);
         Ok(to)
     }
@@ -264,7 +327,11 @@ impl Space {
         if new < old {
             self.munmap(new, old - new);
         } else if new > old {
-            if self.areas.iter().any(|a| a.end > old && a.start < new + PAGE) {
+            if self
+                .areas
+                .iter()
+                .any(|a| a.end > old && a.start < new + PAGE)
+            {
                 return self.brk;
             }
             self.insert_merged(Area {
