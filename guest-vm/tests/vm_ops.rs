@@ -175,6 +175,7 @@ impl<S: Scheme, A: Access> World<S, A> {
         }
         assert_eq!(task::tasks(k).committed(k), committed);
         assert_eq!(task::tasks(k).nr_tasks(k), self.models.len() as u32);
+        guest_vm::check::all(k).expect("invariants");
     }
 
     /// The model's areas, with its numbers of shared objects replaced by the kernel's ids, one to one.

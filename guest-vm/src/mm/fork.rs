@@ -142,8 +142,8 @@ fn dup_mmap<K: Kernel>(k: K, mm: Low<Mm>, old: Low<Mm>) -> Result<(), Oom> {
         mm.page_table_lock(k).lock(k);
         link_last(k, mm, child, prev);
         mm.set_map_count(k, mm.map_count(k).wrapping_add(1));
-        mm.page_table_lock(k).unlock(k);
         let copied = copy_page_range(k, mm, old, vma, child);
+        mm.page_table_lock(k).unlock(k);
         if child.ops(k) == vm_ops::SHM {
             shm::open(k, child);
         }
