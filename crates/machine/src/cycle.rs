@@ -146,7 +146,7 @@ impl<I: Row> Machine<I> {
         }
         cpu.eip = f.eip(k);
         cpu.set_eflags(f.eflags(k) | 0x202);
-        cpu.mmu.set_running_mm(self.user_root());
+        cpu.mmu.set_running_mm(0);
         Ok(())
     }
 
@@ -202,7 +202,6 @@ impl<I: Row> Machine<I> {
             panic!("the machine is not in cycle mode");
         };
         let books = RefCell::new(&mut state.books);
-        let k = self.k;
         let mut bus = MachineBus { books: &books };
         let mut source = TraceSource {
             replayer,
@@ -210,7 +209,6 @@ impl<I: Row> Machine<I> {
             via: state.via,
             stop: None,
             asked: Asked::No,
-            mm_of_current: &|| guest_vm::task::current(k).mm(k).va(),
         };
         loop {
             let exit = cpu.run(&mut state.engine, &mut bus, &mut source, SLICE);
@@ -323,7 +321,6 @@ struct TraceSource<'a> {
     via: Via,
     stop: Option<Stop>,
     asked: Asked,
-    mm_of_current: &'a dyn Fn() -> u32,
 }
 
 impl Source for TraceSource<'_> {
@@ -383,7 +380,6 @@ impl Source for TraceSource<'_> {
         };
         self.asked = Asked::No;
         self.books.borrow_mut().entry(kind, &cpu.mmu.account);
-        cpu.mmu.set_running_mm((self.mm_of_current)());
         let eax = cpu.regs[regs::EAX];
         let cr2 = cpu.cr2;
         let result = match kind {
@@ -391,6 +387,8 @@ impl Source for TraceSource<'_> {
             _ => Ok(()),
         }
         .and_then(|()| self.replayer.returned(&mut cpu.mmu.mem, entry, eax));
+        // Ids of address spaces are never used again, as the shadow TLB needs them (D7).
+        cpu.mmu.set_running_mm(self.replayer.space_id());
         if let Err(e) = result {
             self.stop = Some(e.into());
         }

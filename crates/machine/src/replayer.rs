@@ -291,6 +291,13 @@ impl Replayer {
     pub fn stack(&self) -> u32 {
         self.task().stack
     }
+    /// Number of the running task's address space, unique in a replay; `u32::MAX` when no task is left.
+    pub fn space_id(&self) -> u32 {
+        match self.tasks.get(self.current.index()) {
+            Some(Some(task)) => task.mm as u32,
+            _ => u32::MAX,
+        }
+    }
     /// Owners of the address spaces that are alive, with the guest id of one task of each.
     pub fn living_spaces(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.spaces
