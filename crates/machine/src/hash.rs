@@ -107,8 +107,15 @@ impl<I: Row> Machine<I> {
         if pte.is_file() {
             return Box::new(std::iter::empty());
         }
-        let entry = crate::pending::swap::SwapEntry::of_pte(pte);
-        match self.host.devices.swap_slot(entry.slot()) {
+        let k = self.k;
+        let entry = guest_vm::swap::SwapEntry::of_pte(pte);
+        let cache = guest_vm::swap::swapper_space(k).page_tree(k);
+        let page = guest_vm::radix_tree::lookup(k, cache, entry.0);
+        if !page.is_null() {
+            let pfn = Pfn(guest_vm::page_alloc::page_to_pfn(k, page));
+            return Box::new(self.mem().page_words(pfn));
+        }
+        match self.host.devices.swap_slot(entry.0) {
             Some(words) => Box::new(words.iter().copied()),
             None => Box::new(std::iter::empty()),
         }
@@ -143,7 +150,7 @@ impl<I: Row> Machine<I> {
             {
                 continue;
             }
-            let file = crate::pending::file::id_of_mapping(k, Low::<Mapping>::new(mapping));
+            let file = guest_vm::file::id_of_mapping(k, Low::<Mapping>::new(mapping));
             let index = page.index(k);
             if file >= SHMEM_FILES || changed(file, index, Pfn(pfn)) {
                 fold(file, index, &mut self.mem().page_words(Pfn(pfn)));

@@ -27,7 +27,6 @@ pub mod lowmem;
 pub mod machine;
 pub mod mailbox;
 pub mod native;
-mod null_rmap;
 mod pending;
 pub mod replay;
 pub mod replayer;

@@ -6,8 +6,9 @@
 
 use crate::machine::Machine;
 use crate::native::Row;
-use crate::pending::slab::{self, CacheId};
+
 use guest_vm::page_alloc::pfn_to_page;
+use guest_vm::slab::{self, CacheId};
 use guest_vm::page_alloc::zone::{ZoneKind, zone};
 use lowmem_abi::owner::Owner as PageOwner;
 use lowmem_report::{LowmemUse, Owner};
@@ -87,12 +88,12 @@ impl<I: Row> Machine<I> {
         let k = self.k;
         let mut by_owner = [0u64; Owner::COUNT];
         for pfn in 0..self.low_pages() {
-            let number = crate::pending::page_alloc::owner_of(k, pfn_to_page(k, pfn));
+            let number = guest_vm::page_alloc::owner_of(k, pfn_to_page(k, pfn));
             if let Some(owner) = PageOwner::from_u32(number).and_then(row) {
                 by_owner[owner as usize] += 4096;
             }
         }
-        for cache in CacheId::ALL {
+        for &cache in CacheId::ALL {
             let (pages, objects, bytes) = slab::usage(k, cache);
             let waste = u64::from(pages) * 4096 - u64::from(objects) * u64::from(bytes);
             if let Some(owner) = row(cache.owner()) {

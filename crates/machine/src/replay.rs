@@ -149,7 +149,7 @@ pub fn cycle_options(preset: &Preset, config: &Config, engine: Engine) -> CycleO
         via: match config.entry {
             CallEntry::Int80 => Via::Int80,
             CallEntry::Sysenter => Via::Sysenter {
-                stub: 0xffff_e410 - emu_cpu::SYSENTER_RETURN,
+                stub: guest_vm::arch::SYSENTER_RETURN - emu_cpu::SYSENTER_RETURN,
             },
         },
     }
@@ -281,7 +281,7 @@ impl<I: Row> Run<'_, I> {
         }
         let k = self.machine.k;
         for (owner, pid) in self.replayer.living_spaces() {
-            let task = crate::pending::task::find(k, pid);
+            let task = guest_vm::task::find(k, pid);
             if task.is_null() {
                 return Err(MachineError::Guest {
                     operation: self.replayer.operation(),

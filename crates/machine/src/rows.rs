@@ -27,13 +27,13 @@ macro_rules! rows {
 
 rows! {
     /// anon_vma, 3G/1G.
-    AnonVma3g1g: crate::null_rmap::NullRmap, Direct, false, "anon_vma-3g1g";
+    AnonVma3g1g: guest_vm::rmap::anon_vma::AnonVmaMap, Direct, false, "anon_vma-3g1g";
     /// anon_vma, 4G/4G.
-    AnonVma4g4g: crate::null_rmap::NullRmap, SplitAccess, true, "anon_vma-4g4g";
+    AnonVma4g4g: guest_vm::rmap::anon_vma::AnonVmaMap, SplitAccess, true, "anon_vma-4g4g";
     /// pte_chain, 3G/1G.
-    PteChain3g1g: crate::null_rmap::NullRmap, Direct, false, "pte_chain-3g1g";
+    PteChain3g1g: guest_vm::rmap::pte_chain::PteChains, Direct, false, "pte_chain-3g1g";
     /// pte_chain, 4G/4G.
-    PteChain4g4g: crate::null_rmap::NullRmap, SplitAccess, true, "pte_chain-4g4g";
+    PteChain4g4g: guest_vm::rmap::pte_chain::PteChains, SplitAccess, true, "pte_chain-4g4g";
 }
 
 /// Which row a configuration needs, or why there is none.

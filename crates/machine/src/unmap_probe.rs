@@ -71,7 +71,7 @@ impl<I: Row> Machine<I> {
         let k = self.k;
         let mut frames = BTreeSet::new();
         for (_, pid) in replayer.living_spaces() {
-            let task = crate::pending::task::find(k, pid);
+            let task = guest_vm::task::find(k, pid);
             if task.is_null() || task.mm(k).is_null() {
                 continue;
             }
