@@ -12,7 +12,7 @@ impl<I: Row> Machine<I> {
         let k = self.k;
         let found = guarded(|| crate::pending::check::all(k)).map_err(|e| MachineError::Check {
             operation,
-            reason: crate::error::describe(&e.0),
+            reason: e.to_string(),
         })?;
         found.map_err(|violation| MachineError::Check {
             operation,

@@ -13,7 +13,7 @@
 use crate::books::{Books, FirstPath};
 use crate::drive_native::Stop;
 use crate::error::MachineError;
-use crate::machine::{Ended, Machine, Memory};
+use crate::machine::{Machine, Memory};
 use crate::mailbox;
 use crate::native::Row;
 use crate::replayer::{Entry, Next, Pause, ReplayError, Replayer, Step};
@@ -228,7 +228,7 @@ impl<I: Row> Machine<I> {
                             }
                         }
                         Some(port::FATAL) => {
-                            return Some(Stop::Guest(Ended(mailbox::report(&cpu.mmu.mem))));
+                            return Some(Stop::Guest(mailbox::report(&cpu.mmu.mem).into()));
                         }
                         _ => {}
                     }

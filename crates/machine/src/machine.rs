@@ -18,6 +18,7 @@ use lowmem_abi::boot::{BootInfo, CpuStart};
 use lowmem_abi::port::{Report, ReportKind};
 use lowmem_report::Config;
 use lowmem_report::config::{Entry, FileVmas, Stack, YoungFlush};
+use std::backtrace::BacktraceStatus;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -67,19 +68,47 @@ pub struct CpuFacts {
 }
 
 /// How a native entry ended that did not return.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended(pub Report);
+#[derive(Debug)]
+pub struct Ended {
+    /// What the guest reported.
+    pub report: Report,
+    /// Where in its source, if known.
+    pub backtrace: Option<String>,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&describe(&self.report))?;
+        match &self.backtrace {
+            Some(text) => write!(f, "\n{text}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<Report> for Ended {
+    fn from(report: Report) -> Self {
+        Ended {
+            report,
+            backtrace: None,
+        }
+    }
+}
 
 /// Runs guest code, catching its fatal report.
 pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, Ended> {
     std::panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         match payload.downcast::<GuestFatal>() {
-            Ok(fatal) => Ended(Report {
-                kind: fatal.kind as u32,
-                place: fatal.place,
-                detail: fatal.detail,
-                value: fatal.value,
-            }),
+            Ok(fatal) => Ended {
+                report: Report {
+                    kind: fatal.kind as u32,
+                    place: fatal.place,
+                    detail: fatal.detail,
+                    value: fatal.value,
+                },
+                backtrace: (fatal.backtrace.status() == BacktraceStatus::Captured)
+                    .then(|| fatal.backtrace.to_string()),
+            },
             // A panic is a bug of ours: pass it on.
             Err(other) => std::panic::resume_unwind(other),
         }
@@ -99,8 +128,8 @@ impl<I: Row> Machine<I> {
         let mut host = Box::new(Host::new(&raw mut *mem, rows::page_offset::<I>()));
         let k = Native::<I>::new(&raw mut *host);
         guarded(|| guest_vm::boot::boot(k)).map_err(|e| {
-            let reason = describe(&e.0);
-            if is_out_of_memory(&e.0) {
+            let reason = e.to_string();
+            if is_out_of_memory(&e.report) {
                 MachineError::BootMemory { reason }
             } else {
                 MachineError::Guest {

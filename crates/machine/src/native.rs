@@ -17,6 +17,7 @@ use guest_vm::rmap::ReverseMap;
 use guest_vm::uaccess::UserAccess;
 use lowmem_abi::port::{ReportKind, Transfer};
 use lowmem_abi::probe::Probe;
+use std::backtrace::Backtrace;
 use std::marker::PhantomData;
 
 /// What differs between images: the row of the image table, as types.
@@ -77,7 +78,7 @@ impl std::fmt::Debug for Host {
 unsafe impl Send for Host {}
 
 /// The guest reported that it cannot go on: payload of the unwinding that ends the native entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct GuestFatal {
     /// What kind.
     pub kind: ReportKind,
@@ -87,6 +88,8 @@ pub struct GuestFatal {
     pub detail: u32,
     /// See [`lowmem_abi::port::Report`].
     pub value: u32,
+    /// Where in the guest's source, if the host was asked for backtraces.
+    pub backtrace: Backtrace,
 }
 
 impl Host {
@@ -491,6 +494,7 @@ impl<I: Row> Kernel for Native<I> {
             place,
             detail,
             value,
+            backtrace: Backtrace::capture(),
         }))
     }
 

@@ -201,12 +201,12 @@ impl<I: Row> Run<'_, I> {
                 }
                 Some(Stop::Pause(Pause::Done(from, to))) => self.pause(from, to)?,
                 Some(Stop::Pause(Pause::End)) => return self.end(),
-                Some(Stop::Guest(ended)) if is_out_of_memory(&ended.0) => {
+                Some(Stop::Guest(ended)) if is_out_of_memory(&ended.report) => {
                     return Ok(Ending {
                         outcome: Outcome::Enomem,
                         reason: Some(format!(
                             "operation {operation}: {}; {}",
-                            describe(&ended.0),
+                            describe(&ended.report),
                             self.machine.memory_in_words()
                         )),
                     });
@@ -214,7 +214,7 @@ impl<I: Row> Run<'_, I> {
                 Some(Stop::Guest(ended)) => {
                     return Err(MachineError::Guest {
                         operation,
-                        reason: describe(&ended.0),
+                        reason: ended.to_string(),
                     });
                 }
                 Some(Stop::Replay(ReplayError::Livelock(reason))) => {

@@ -66,15 +66,11 @@ fn user_page<I: Row>(k: Native<I>, va: u32, access: Access) -> Option<walk::Leaf
             Err(code) => {
                 k.set_cr2(va);
                 // The CPU runs the copy at CPL 0.
-                if !fault(k, va, code & !walk::FAULT_USER) {
+                if !guest_vm::trap::kernel_fault(k, va, code & !walk::FAULT_USER) {
                     return None;
                 }
             }
         }
     }
     None
-}
-
-fn fault<I: Row>(_k: Native<I>, _va: u32, _code: u32) -> bool {
-    todo!("guest_vm::mm::fault")
 }
