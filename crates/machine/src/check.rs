@@ -10,7 +10,7 @@ impl<I: Row> Machine<I> {
     /// Checks everything; `operation` is for the message.
     pub fn check(&self, operation: u64) -> Result<(), MachineError> {
         let k = self.k;
-        let found = guarded(|| crate::pending::check::all(k)).map_err(|e| MachineError::Check {
+        let found = guarded(|| guest_vm::check::all(k)).map_err(|e| MachineError::Check {
             operation,
             reason: e.to_string(),
         })?;

@@ -27,7 +27,6 @@ pub mod lowmem;
 pub mod machine;
 pub mod mailbox;
 pub mod native;
-mod pending;
 pub mod replay;
 pub mod replayer;
 pub mod rows;

@@ -14,7 +14,7 @@ fn run(trace: &Trace, rmap: Rmap, split: Split) -> Measurement {
     };
     let options = ReplayOptions {
         mode: Mode::Native,
-        check: Check::Off,
+        check: Check::Every,
         ..ReplayOptions::default()
     };
     replay(trace, &config, &options, &Silent).unwrap_or_else(|e| panic!("{rmap} {split}: {e}"))
