@@ -16,7 +16,29 @@ impl<I: Row> Machine<I> {
         })?;
         found.map_err(|violation| MachineError::Check {
             operation,
-            reason: format!("{violation:?}"),
+            reason: format!("{violation:?}\n{}", self.maps()),
         })
+    }
+}
+
+impl<I: Row> Machine<I> {
+    /// The running task's vmas in words, one a line.
+    pub fn maps(&self) -> String {
+        let k = self.k;
+        let mut out = String::new();
+        guest_vm::check::each_vma(k, guest_vm::task::current(k).mm(k), |vma| {
+            out.push_str(&format!(
+                "{:08x}-{:08x} flags {:#x} pgoff {:#x} file {:?} part {:08x?}\n",
+                vma.start(k),
+                vma.end(k),
+                vma.flags(k),
+                vma.pgoff(k),
+                vma.file(k),
+                (0..3)
+                    .map(|i| vma.rmap_fields::<u32>().field::<u32>(i * 4).read(k))
+                    .collect::<Vec<_>>(),
+            ));
+        });
+        out
     }
 }

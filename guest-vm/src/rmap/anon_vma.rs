@@ -214,6 +214,10 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         a.is_null() || b.is_null() || a == b
     }
 
+    fn pgoff_bound(k: K, vma: Low<Vma>) -> bool {
+        !of_vma(k, vma).is_null()
+    }
+
     fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom> {
         // Moving only the end of a vma concerns no page: no lock, unless a neighbour or new vma is involved.
         if a.next.is_null() && a.insert.is_null() && a.start == a.vma.start(k) {
