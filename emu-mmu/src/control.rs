@@ -86,13 +86,8 @@ impl Mmu {
         self.account.add(event, 1);
         self.cr3 = new;
         let root = root(new);
-        for unit in [&mut self.itlb, &mut self.dtlb] {
-            unit.flush_local();
-            match why {
-                Cr3Load::Split => unit.shadow.load_split(root),
-                Cr3Load::Other => unit.shadow.load_other(root),
-            }
-        }
+        self.itlb.load_cr3(root, why);
+        self.dtlb.load_cr3(root, why);
         self.pde_cache.clear();
         self.front_end.load_cr3(root);
         Ok(())
@@ -160,14 +155,14 @@ impl Mmu {
 
     /// The running mm changes: decision D7's shadow drops its user entries. No event, no effect on the real TLBs.
     pub fn set_running_mm(&mut self, id: u32) {
-        self.itlb.shadow.set_running_mm(id);
-        self.dtlb.shadow.set_running_mm(id);
+        self.itlb.set_running_mm(id);
+        self.dtlb.set_running_mm(id);
     }
 
     /// An mm is gone and its id may be used again: its pages will count as cold.
     pub fn forget_mm(&mut self, id: u32) {
-        self.itlb.shadow.forget_mm(id);
-        self.dtlb.shadow.forget_mm(id);
+        self.itlb.forget_mm(id);
+        self.dtlb.forget_mm(id);
     }
 
     /// Empties TLBs, walk caches, shadows, caches and trace cache without counting: a machine that enters cycle mode.
@@ -179,14 +174,12 @@ impl Mmu {
 
     /// Everything that is a translation goes, global ones too.
     fn drop_all(&mut self) {
-        for unit in [&mut self.itlb, &mut self.dtlb] {
-            unit.flush_all();
-            // The shadow is empty, so only its root changes: paging may just have been switched on.
-            unit.shadow.load_split(root(self.cr3));
-        }
+        let root = root(self.cr3);
+        self.itlb.flush_all(root);
+        self.dtlb.flush_all(root);
         self.pde_cache.clear();
         self.front_end.flush_translations();
-        self.front_end.load_cr3(root(self.cr3));
+        self.front_end.load_cr3(root);
     }
 
     /// Reads the four PDPTEs at CR3[31:5], through the caches or past them.

@@ -199,7 +199,7 @@ impl Mmu {
 
     /// Misses of the shadow ITLB and DTLB since the start, for the identity of decision D7.
     pub fn shadow_misses(&self) -> (u64, u64) {
-        (self.itlb.shadow.misses(), self.dtlb.shadow.misses())
+        (self.itlb.shadow_misses(), self.dtlb.shadow_misses())
     }
 
     /// One counted DTLB access.

@@ -7,6 +7,7 @@
 //! hit, in both TLBs, without any event.
 
 use crate::addr::{PhysAddr, VirtAddr};
+use crate::control::Cr3Load;
 use crate::counted_walk::WalkContext;
 use crate::entry::{TlbEntry, Why};
 use crate::host_tlb::{Guess, HostTlb};
@@ -70,13 +71,30 @@ pub(crate) enum Shortcuts {
     Off,
 }
 
+/// The page used last, while nothing else has touched either TLB: using it again is a hit that changes nothing.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    vpn: u32,
+    flags: u64,
+    base: PhysAddr,
+}
+
+impl Last {
+    const NONE: Last = Last {
+        vpn: u32::MAX,
+        flags: 0,
+        base: PhysAddr(0),
+    };
+}
+
 /// ITLB or DTLB.
 #[derive(Debug, Clone)]
 pub(crate) struct TlbUnit {
     first: Tlb,
     second: Option<Tlb>,
-    pub(crate) shadow: Shadow,
+    shadow: Shadow,
     host: HostTlb,
+    last: Last,
     pub(crate) events: TlbEvents,
     shortcuts: Shortcuts,
 }
@@ -94,6 +112,7 @@ impl TlbUnit {
             first,
             second: g.second.map(|s| Tlb::second(s, replacement)),
             host: HostTlb::new(),
+            last: Last::NONE,
             events,
             shortcuts,
         }
@@ -102,6 +121,14 @@ impl TlbUnit {
     /// The shortcut: a hit of both TLBs with all these flags, found by the host TLB.
     #[inline(always)]
     pub(crate) fn lookup(&mut self, va: VirtAddr, need: u64) -> Option<PhysAddr> {
+        if va.vpn() == self.last.vpn && self.last.flags & need == need {
+            return Some(self.last.base.plus(u64::from(va.offset())));
+        }
+        self.lookup_host(va, need)
+    }
+
+    #[inline]
+    fn lookup_host(&mut self, va: VirtAddr, need: u64) -> Option<PhysAddr> {
         let guess = self.host.get(va)?;
         let entry = self.first.entry(guess.slot);
         let held = self.first.key(guess.slot) == guess.key
@@ -111,7 +138,13 @@ impl TlbUnit {
         }
         self.first.touch(guess.slot);
         self.shadow.touch(guess.shadow);
-        Some(entry.translate(va))
+        let at = entry.translate(va);
+        self.last = Last {
+            vpn: va.vpn(),
+            flags: entry.0,
+            base: PhysAddr(at.0 - u64::from(va.offset())),
+        };
+        Some(at)
     }
 
     /// One translation, the access itself being counted already.
@@ -122,6 +155,7 @@ impl TlbUnit {
         va: VirtAddr,
         need: u64,
     ) -> Result<PhysAddr, Why> {
+        self.last = Last::NONE;
         if let Some(slot) = self.first.find(va) {
             self.first.touch(slot);
             let (shadow, spared) = self.shadow.real_hit(va, self.first.entry(slot));
@@ -257,29 +291,54 @@ impl TlbUnit {
         entry.is_some_and(|e| e.has(need)) && self.shadow.holds(va)
     }
 
-    /// Drops the real entries that are not global (any CR3 load).
-    pub(crate) fn flush_local(&mut self) {
+    /// Misses of the shadow.
+    pub(crate) fn shadow_misses(&self) -> u64 {
+        self.shadow.misses()
+    }
+
+    /// A CR3 load: the real entries that are not global go, the shadow has its own rules.
+    pub(crate) fn load_cr3(&mut self, root: u32, why: Cr3Load) {
+        self.last = Last::NONE;
         self.first.flush(|_, entry| entry.has(TlbEntry::G));
         if let Some(second) = &mut self.second {
             second.flush(|_, entry| entry.has(TlbEntry::G));
         }
+        match why {
+            Cr3Load::Split => self.shadow.load_split(root),
+            Cr3Load::Other => self.shadow.load_other(root),
+        }
     }
 
-    /// Drops everything, in the shadow too.
-    pub(crate) fn flush_all(&mut self) {
+    /// Drops everything, in the shadow too, whose root is `root` from now on.
+    pub(crate) fn flush_all(&mut self, root: u32) {
+        self.last = Last::NONE;
         self.first.flush(|_, _| false);
         if let Some(second) = &mut self.second {
             second.flush(|_, _| false);
         }
         self.shadow.flush_all();
+        // It is empty, so no entry has to pass to the new root.
+        self.shadow.load_split(root);
     }
 
     /// invlpg, or a #PF at `va`.
     pub(crate) fn invalidate(&mut self, va: VirtAddr) {
+        self.last = Last::NONE;
         self.first.invalidate(va);
         if let Some(second) = &mut self.second {
             second.invalidate(va);
         }
         self.shadow.invalidate(va);
+    }
+
+    /// Another mm runs.
+    pub(crate) fn set_running_mm(&mut self, mm: u32) {
+        self.last = Last::NONE;
+        self.shadow.set_running_mm(mm);
+    }
+
+    /// An mm is gone.
+    pub(crate) fn forget_mm(&mut self, mm: u32) {
+        self.shadow.forget_mm(mm);
     }
 }
