@@ -105,7 +105,7 @@ impl Mmu {
             Err(fault) => return Span::one(Err(fault)),
         };
         self.data_lines(target, size, Purpose::Store);
-        if !self.both_hit(to, from, p) {
+        if !self.both_hit((to, target), (from, source), p) {
             let value = self.get(source, size);
             self.put(target, size, value);
             return Span::done(1);
@@ -127,11 +127,18 @@ impl Mmu {
         self.write(to, size, value, p)
     }
 
-    fn both_hit(&self, to: VirtAddr, from: VirtAddr, p: Privilege) -> bool {
-        let need = |kind| self.control.need(kind, p);
+    /// True if the next element's accesses hit at these addresses: neither page pushed the other out, and no dirty assist
+    /// of the target changed what the source's stale entry said.
+    fn both_hit(
+        &self,
+        (to, target): (VirtAddr, PhysAddr),
+        (from, source): (VirtAddr, PhysAddr),
+        p: Privilege,
+    ) -> bool {
+        let hit = |va, kind| self.dtlb.would_hit(va, self.control.need(kind, p));
         self.mode == PagingMode::Off
-            || self.dtlb.would_hit(from, need(AccessKind::Read))
-                && self.dtlb.would_hit(to, need(AccessKind::Write))
+            || hit(from, AccessKind::Read) == Some(source)
+                && hit(to, AccessKind::Write) == Some(target)
     }
 
     fn repeat_dtlb(&mut self, n: u64) {

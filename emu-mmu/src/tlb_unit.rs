@@ -285,10 +285,10 @@ impl TlbUnit {
         })
     }
 
-    /// True if the next access to `va` is a hit of both TLBs without an event. Changes nothing.
-    pub(crate) fn would_hit(&self, va: VirtAddr, need: u64) -> bool {
-        let entry = self.first.find(va).map(|slot| self.first.entry(slot));
-        entry.is_some_and(|e| e.has(need)) && self.shadow.holds(va)
+    /// Where the next access to `va` hits, if that is a hit of both TLBs without an event. Changes nothing.
+    pub(crate) fn would_hit(&self, va: VirtAddr, need: u64) -> Option<PhysAddr> {
+        let entry = self.first.entry(self.first.find(va)?);
+        (entry.has(need) && self.shadow.holds(va)).then(|| entry.translate(va))
     }
 
     /// Misses of the shadow.

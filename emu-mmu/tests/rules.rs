@@ -803,6 +803,37 @@ fn a_page_of_movs_counts_both_sides() {
 }
 
 #[test]
+fn a_dirty_assist_within_movs_moves_the_source_too() {
+    // Both operands on one page whose entry is clean and stale: the first store finds the new frame.
+    let run = |n: &[u32]| {
+        let mut mmu = p3();
+        mmu.mem.write_u64(pte_at(3), 0x103 << 12 | P | W | U | A);
+        mmu.read(va(3, 0), 4, USER).unwrap();
+        mmu.mem.write_u64(pte_at(3), 0x109 << 12 | P | W | U | A);
+        for i in 0..64 {
+            mmu.mem.write_u32(PhysAddr(0x10_3000 + 4 * i), 3);
+            mmu.mem.write_u32(PhysAddr(0x10_9000 + 4 * i), 9);
+        }
+        let mut done = 0;
+        for &n in n {
+            let mut left = n;
+            while left > 0 {
+                let span = mmu.rep_movs(va(3, 0x100 + 4 * done), va(3, 4 * done), 4, left, USER);
+                left -= span.done;
+                done += span.done;
+            }
+        }
+        let words: Vec<u32> = (0..10)
+            .map(|i| mmu.mem.read_u32(PhysAddr(0x10_9100 + 4 * i)))
+            .collect();
+        (words, counted(&mut mmu))
+    };
+    let at_once = run(&[10]);
+    assert_eq!(at_once, run(&[1; 10]));
+    assert_eq!(at_once.0, [3, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+}
+
+#[test]
 fn writes_to_watched_code_are_reported_once() {
     let mut mmu = p3();
     mmu.watch_code(Pfn(0x103));

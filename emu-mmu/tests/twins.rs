@@ -242,22 +242,25 @@ fn sums(mmu: &Mmu) -> Result<(), TestCaseError> {
 }
 
 fn compare(a: &Mmu, b: &Mmu) -> Result<(), TestCaseError> {
-    let mut bytes = (vec![0; 8 << 20], vec![0; 8 << 20]);
-    a.mem.read_bytes(PhysAddr(0), &mut bytes.0);
-    b.mem.read_bytes(PhysAddr(0), &mut bytes.1);
-    prop_assert!(bytes.0 == bytes.1, "memories differ");
+    for pfn in a.mem.touched_frames().chain(b.mem.touched_frames()) {
+        prop_assert!(
+            a.mem.page_words(pfn).eq(b.mem.page_words(pfn)),
+            "{:?} differs",
+            pfn
+        );
+    }
     Ok(())
 }
 
-fn same_account(fast: &Account, slow: &Account) -> Result<(), TestCaseError> {
+fn same_account(fast: &Account, slow: &Account, op: (usize, &Op)) -> Result<(), TestCaseError> {
     if fast != slow {
-        prop_assert_eq!(format!("{fast:?}"), format!("{slow:?}"));
+        prop_assert_eq!(format!("{fast:?}"), format!("{slow:?}"), "{:?}", op);
     }
     Ok(())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(8000))]
 
     #[test]
     fn fast_equals_slow(
@@ -280,7 +283,7 @@ proptest! {
             }
             let shown = (apply(&mut fast, op, *p), apply(&mut slow, op, *p));
             prop_assert_eq!(shown.0, shown.1, "op {} {:?}", i, op);
-            same_account(&fast.account, &slow.account)?;
+            same_account(&fast.account, &slow.account, (i, op))?;
         }
         compare(&fast, &slow)?;
         sums(&fast)?;
