@@ -289,6 +289,8 @@ pub fn add_to_swap<K: Kernel>(k: K, page: Low<Page>) -> bool {
         return false;
     }
     page::set(k, page, pg::UPTODATE);
+    // The flag may be set from a zapped pte, without a tree to tag; begin anew.
+    page::clear(k, page, pg::DIRTY);
     page::set_page_dirty(k, page);
     true
 }

@@ -260,6 +260,11 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         }
     }
 
+    #[inline(always)]
+    fn pgoff_bound(k: K, vma: Low<Vma>) -> bool {
+        !of_vma(k, vma).is_null()
+    }
+
     fn mm_init(_: K, _: Low<Mm>, _: Low<Mm>) -> Result<(), Oom> {
         Ok(())
     }
@@ -353,7 +358,10 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         if page.rmap(k) != 0 {
             return result;
         }
-        last_gone(k, page);
+        // The sweep through nonlinear vmas accounts for what it removes.
+        if result != Unmap::Success {
+            last_gone(k, page);
+        }
         k.probe(Probe::PageUnmapped);
         Unmap::Success
     }

@@ -176,7 +176,7 @@ pub fn referenced_file<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     referenced
 }
 
-/// try_to_unmap_file: linear vmas, then, if mappings are left, the sweep through nonlinear ones.
+/// try_to_unmap_file: linear vmas, then, if mappings are left, the sweep through nonlinear ones, which alone answers `Success`.
 pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     let mapping: Low<Mapping> = Low::new(page.mapping(k));
     if !mapping.i_mmap_lock(k).trylock(k) {
@@ -212,7 +212,8 @@ fn vma_bytes<K: Kernel>(k: K, vma: Low<Vma>) -> u32 {
 }
 
 /// Nonlinear vmas cannot be asked where a page is: clusters of every one are unmapped, round-robin from their cursors
-/// (`vma->private`), until as many ptes were dropped as the page has mappings. Always ends in `Again` or `Fail`.
+/// (`vma->private`), until as many ptes were dropped as the page has mappings. `Success`: the page happened to be among
+/// them, and is accounted as no longer mapped.
 fn sweep_nonlinear<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> Unmap {
     let head = mapping.i_mmap_nonlinear(k);
     let (mut max_cursor, mut max_size) = (0, 0);
@@ -265,7 +266,11 @@ fn sweep_nonlinear<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> U
         });
     }
     page::map_lock(k, page);
-    Unmap::Again
+    if page.rmap(k) == 0 {
+        Unmap::Success
+    } else {
+        Unmap::Again
+    }
 }
 
 fn each<K: Kernel>(k: K, head: Low<ListHead>, mut f: impl FnMut(Low<Vma>) -> bool) {

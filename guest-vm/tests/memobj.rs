@@ -1,0 +1,74 @@
+//! Memory objects and reverse maps against brute force: after every random operation all invariants of `check` hold, every
+//! unmapped page has lost exactly the ptes a scan found, and every read gives what a plain model of memory says.
+#![allow(missing_docs, reason = "a test")]
+
+mod harness;
+mod workload;
+
+use guest_vm::check;
+use guest_vm::rmap::Scheme;
+use guest_vm::rmap::anon_vma::AnonVmaMap;
+use guest_vm::rmap::pte_chain::PteChains;
+use guest_vm::uaccess::Access;
+use guest_vm::uaccess_direct::Direct;
+use guest_vm::uaccess_split::Split;
+use harness::Harness;
+use lowmem_abi::boot::BootInfo;
+use proptest::prelude::*;
+use workload::{Op, World, op};
+
+/// One random history; `every`: how often all invariants are checked.
+fn history<R: Scheme, U: Access>(info: BootInfo, ops: &[Op]) {
+    let mut w = World::<R, U>::new(info);
+    for (i, op) in ops.iter().enumerate() {
+        w.apply(op);
+        if let Err(v) = check::all(w.h.k) {
+            panic!("after operation {i}, {op:?}: {v:?}");
+        }
+    }
+    w.read_all();
+    check::all(w.h.k).expect("after reading everything");
+    w.wind_up();
+    check::all(w.h.k).expect("after the end");
+    let scan = check::scan(w.h.k).expect("scan");
+    assert!(scan.pages.is_empty(), "pages still mapped");
+    assert_eq!(guest_vm::swap::usage(w.h.k).1, 0, "swap slots leaked");
+}
+
+fn info<U: Access>(file_vmas: u32, chain_line: u32) -> BootInfo {
+    BootInfo {
+        file_vmas,
+        chain_line,
+        swap_slots: 256,
+        ..Harness::<AnonVmaMap, U>::info(24)
+    }
+}
+
+fn cases(n: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: n,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+    #[test]
+    fn anon_vma_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..120)) {
+        history::<AnonVmaMap, Direct>(info::<Direct>(1, 128), &ops);
+    }
+    #[test]
+    fn anon_vma_list_4g4g(ops in prop::collection::vec(op(), 1..120)) {
+        history::<AnonVmaMap, Split>(info::<Split>(0, 128), &ops);
+    }
+    #[test]
+    fn pte_chain_list_3g1g(ops in prop::collection::vec(op(), 1..120)) {
+        history::<PteChains, Direct>(info::<Direct>(0, 32), &ops);
+    }
+    #[test]
+    fn pte_chain_prio_tree_4g4g(ops in prop::collection::vec(op(), 1..120)) {
+        history::<PteChains, Split>(info::<Split>(1, 128), &ops);
+    }
+}
