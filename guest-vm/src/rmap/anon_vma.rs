@@ -260,11 +260,6 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         }
     }
 
-    #[inline(always)]
-    fn pgoff_bound(k: K, vma: Low<Vma>) -> bool {
-        !of_vma(k, vma).is_null()
-    }
-
     fn mm_init(_: K, _: Low<Mm>, _: Low<Mm>) -> Result<(), Oom> {
         Ok(())
     }
