@@ -232,7 +232,10 @@ fn copy_vma<K: Kernel>(
     };
     if let Some(merged) = vma_merge(k, mm, place.prev, &area)? {
         if source_start >= merged.start(k) && source_start < merged.end(k) {
+            // The source is part of it: was swallowed with its pages, or has grown itself.
             *source = merged;
+        } else {
+            K::Rmap::adopt(k, merged, vma);
         }
         return Ok(merged);
     }

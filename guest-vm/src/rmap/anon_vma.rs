@@ -214,8 +214,20 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         a.is_null() || b.is_null() || a == b
     }
 
+    #[inline(always)]
     fn pgoff_bound(k: K, vma: Low<Vma>) -> bool {
         !of_vma(k, vma).is_null()
+    }
+
+    fn adopt(k: K, vma: Low<Vma>, from: Low<Vma>) {
+        let anon_vma = of_vma(k, from);
+        if anon_vma.is_null() || !of_vma(k, vma).is_null() {
+            return;
+        }
+        anon_vma.lock(k).lock(k);
+        part(vma).set_anon_vma(k, anon_vma);
+        link(k, vma, anon_vma);
+        anon_vma.lock(k).unlock(k);
     }
 
     fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom> {

@@ -86,6 +86,9 @@ pub trait ReverseMap<K: Kernel> {
     fn pgoff_bound(_k: K, _vma: Low<Vma>) -> bool {
         false
     }
+    /// mremap moves pages of `from` into `vma`, with which the new area was merged: `vma` must be able to find them. (2.6.7 forgot
+    /// this for a vma that had no anonymous page yet; the hole was closed in current kernels only.)
+    fn adopt(_k: K, _vma: Low<Vma>, _from: Low<Vma>) {}
     /// First half of vma_adjust: takes the lock(s), carries scheme state to vmas that receive pages.
     fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom>;
     /// Second half, after bounds have changed: links `insert` (a struct copy of `vma`), unlinks a swallowed `next` (for

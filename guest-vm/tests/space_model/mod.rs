@@ -16,6 +16,8 @@ pub struct Area {
     /// File id, or None.
     pub file: Option<u32>,
     pub pgoff: u32,
+    /// Which anon_vma it has, if any (numbers of the model's own); always None for schemes without.
+    pub anon: Option<u32>,
 }
 
 impl Area {
@@ -37,6 +39,16 @@ impl Area {
             && self.flags & SPECIAL == 0
             && self.file == next.file
             && self.pgoff.wrapping_add(self.pages()) == next.pgoff
+            && (self.anon.is_none() || next.anon.is_none() || self.anon == next.anon)
+    }
+    /// Whether `self` and `next` could be one vma if their access were the same and neither had an anon_vma.
+    fn could_join(&self, next: &Area) -> bool {
+        let alike = |a: &Area| Area {
+            flags: a.flags & !RWX,
+            anon: None,
+            ..*a
+        };
+        alike(self).joins(&alike(next))
     }
 }
 
@@ -56,11 +68,14 @@ pub struct Space {
     pub limit: u32,
     pub start_brk: u32,
     pub brk: u32,
+    /// Whether the scheme has anon_vmas.
+    pub anon_vmas: bool,
 }
 
 impl Space {
     pub fn new(base: u32, limit: u32) -> Self {
         Space {
+            anon_vmas: false,
             areas: vec![],
             cache: base,
             base,
@@ -113,11 +128,13 @@ impl Space {
         self.areas.insert(i, area);
         if i > 0 && self.areas[i - 1].joins(&self.areas[i]) {
             self.areas[i - 1].end = area.end;
+            self.areas[i - 1].anon = self.areas[i - 1].anon.or(area.anon);
             self.areas.remove(i);
             i -= 1;
         }
         if i + 1 < self.areas.len() && self.areas[i].joins(&self.areas[i + 1]) {
             self.areas[i].end = self.areas[i + 1].end;
+            self.areas[i].anon = self.areas[i].anon.or(self.areas[i + 1].anon);
             self.areas.remove(i + 1);
         }
     }
@@ -195,6 +212,7 @@ impl Space {
             flags,
             file,
             pgoff,
+            anon: None,
         });
         Ok(addr)
     }
@@ -303,7 +321,7 @@ impl Space {
             Some(to) => to,
             None => self.search(0, new_len)?,
         };
-        let pgoff = if a.file.is_none() {
+        let pgoff = if a.file.is_none() && a.anon.is_none() {
             to / PAGE
         } else {
             a.cut(addr, a.end).pgoff
@@ -340,6 +358,7 @@ impl Space {
                 flags: RWX | vm::MAYREAD | vm::MAYWRITE | vm::MAYEXEC | vm::ACCOUNT,
                 file: None,
                 pgoff: old / PAGE,
+                anon: None,
             });
         }
         self.brk = brk;
@@ -354,5 +373,26 @@ impl Space {
             a.flags &= !vm::LOCKED;
         }
         child
+    }
+
+    /// A write at `addr`: a private area gets an anon_vma before its first anonymous page, its neighbour's (next first) if they could
+    /// merge, else a new one, numbered `fresh`.
+    pub fn written(&mut self, addr: u32, fresh: u32) {
+        let i = self
+            .areas
+            .iter()
+            .position(|a| a.start <= addr && addr < a.end);
+        let i = i.expect("written addresses are mapped");
+        let a = self.areas[i];
+        if !self.anon_vmas || a.anon.is_some() || a.flags & vm::SHARED != 0 {
+            return;
+        }
+        let next = self
+            .areas
+            .get(i + 1)
+            .filter(|n| n.anon.is_some() && a.could_join(n));
+        let prev = i.checked_sub(1).map(|p| self.areas[p]);
+        let prev = prev.filter(|p| p.anon.is_some() && p.could_join(&a));
+        self.areas[i].anon = next.copied().or(prev).map_or(Some(fresh), |n| n.anon);
     }
 }
