@@ -1,6 +1,6 @@
 //! Host speed of the MMU: accesses per second for a few patterns, fast unit and slow twin.
 //!
-//! `cargo run --release -p emu-mmu --example speed`
+//! `cargo run --release -p emu-mmu --example speed [PATTERN]` (only the rows whose name contains it)
 
 use emu_mmu::{Cr3Load, Mmu, Pfn, PhysAddr, PhysMem, Privilege, VirtAddr};
 use lowmem_cost::Geometry;
@@ -37,11 +37,17 @@ fn cpu_ns() -> u64 {
 }
 
 fn run(name: &str, mmu: &mut Mmu, n: u64, mut f: impl FnMut(&mut Mmu, u64) -> u64) {
+    if std::env::args()
+        .nth(1)
+        .is_some_and(|only| !name.contains(&only))
+    {
+        return;
+    }
     let start = cpu_ns();
     let sum: u64 = (0..n).map(|i| f(mmu, i)).fold(0, u64::wrapping_add);
     let ns = (cpu_ns() - start) as f64 / n as f64;
     println!(
-        "  {name:28} {ns:7.2} ns  ({:6.1} M/s)  [{}]",
+        "  {name:36} {ns:7.2} ns  ({:6.1} M/s)  [{}]",
         1e3 / ns,
         sum & 1
     );
@@ -53,6 +59,27 @@ fn main() {
         ("fast", |m, g| Mmu::new(m, g).expect("valid")),
         ("reference", |m, g| Mmu::reference(m, g).expect("valid")),
     ];
+    let original = paged(builds[0].1);
+    let mut clone = original.clone_cow().expect("address space is to be had");
+    run("clone", &mut paged(builds[0].1), 200, |_, _| {
+        original
+            .clone_cow()
+            .expect("address space is to be had")
+            .cr3()
+            .into()
+    });
+    run(
+        "reset of a clone, 64 pages written",
+        &mut paged(builds[0].1),
+        200,
+        |_, _| {
+            for page in 0..64 {
+                clone.write(VirtAddr(page << 16), 4, 1, P).expect("mapped");
+            }
+            clone.reset_to(&original);
+            0
+        },
+    );
     for (name, build) in builds {
         println!("{name}");
         let mut m = paged(build);

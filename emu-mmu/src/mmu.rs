@@ -142,6 +142,27 @@ impl Mmu {
         })
     }
 
+    /// A clone goes back to the state of `original`, which it was cloned from and which has stood still: memory in time
+    /// proportional to what was written, TLBs and caches by copying. Watched code is forgotten.
+    ///
+    /// # Panics
+    /// If this unit's memory is not a clone.
+    pub fn reset_to(&mut self, original: &Mmu) {
+        self.mem.reset();
+        self.account.clone_from(&original.account);
+        self.mode = original.mode;
+        self.control = original.control;
+        (self.cr0, self.cr3, self.cr4) = (original.cr0, original.cr3, original.cr4);
+        self.efer = original.efer;
+        self.pdpte = original.pdpte;
+        self.itlb.clone_from(&original.itlb);
+        self.dtlb.clone_from(&original.dtlb);
+        self.pde_cache.clone_from(&original.pde_cache);
+        self.caches.clone_from(&original.caches);
+        self.front_end.clone_from(&original.front_end);
+        self.code = CodeWatch::new(self.mem.ram_bytes());
+    }
+
     /// One counted data or instruction translation, without a cache access.
     pub fn translate(
         &mut self,

@@ -290,6 +290,32 @@ proptest! {
         drop(original);
     }
 
+    /// A clone that is reset repeats itself: accounts, memory and results.
+    #[test]
+    fn a_reset_clone_repeats_itself(
+        which in 0usize..6,
+        entries in prop::collection::vec((0u64..12, prop_oneof![0u64..20, Just(511u64)], entry()), 40..250),
+        before in prop::collection::vec(op(), 0..60),
+        ops in prop::collection::vec(op(), 1..60),
+    ) {
+        let mut original = Mmu::new(memory(&entries), &geometries()[which]).unwrap();
+        enable(&mut original);
+        for (op, p) in &before {
+            apply(&mut original, op, *p);
+        }
+        let mut clone = original.clone_cow().unwrap();
+        let run = |clone: &mut Mmu| -> (Vec<Shown>, Account) {
+            let shown = ops.iter().map(|(op, p)| apply(clone, op, *p)).collect();
+            (shown, clone.account.clone())
+        };
+        let first = run(&mut clone);
+        clone.reset_to(&original);
+        compare(&clone, &original)?;
+        let second = run(&mut clone);
+        prop_assert_eq!(first.0, second.0);
+        same_account(&first.1, &second.1, (0, &Op::Pge))?;
+    }
+
     /// With empty TLBs every access does what the manual says of the tables in memory.
     #[test]
     fn cold_accesses_obey_the_tables(
