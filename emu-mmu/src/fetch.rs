@@ -38,10 +38,7 @@ impl Mmu {
         p: Privilege,
     ) -> Result<PhysAddr, PageFault> {
         let a = self.fetch(va, len, p)?;
-        let shift = match &self.front_end {
-            FrontEnd::L1i(cache) => cache.shift(),
-            FrontEnd::Trace(t) => t.shift(),
-        };
+        let shift = self.code_line_shift();
         let last = va.wrapping_add(u32::from(len) - 1);
         let one_line = (va.0 ^ last.0) >> shift == 0 && a.0 < MAX_RAM_BYTES;
         if self.shortcuts == Shortcuts::Off || !one_line {
@@ -50,17 +47,32 @@ impl Mmu {
             }
             return Ok(a);
         }
-        // One page and one line, both used just now: the repeats are hits that change nothing.
+        self.refetch(n - 1);
+        Ok(a)
+    }
+
+    /// Counts `n` more fetches of instructions that lie wholly in the line of the last fetch. The caller knows that the
+    /// last fetch succeeded, ended in that line, and that nothing was invalidated since: no CR or EFER load, no invlpg, no
+    /// #PF. Data accesses in between do not matter: the repeats are hits of page and line that change nothing.
+    #[inline]
+    pub fn refetch(&mut self, n: u64) {
         match &self.front_end {
             FrontEnd::L1i(_) => {
                 if self.mode != PagingMode::Off {
-                    self.account.add(Event::ItlbAccess, n - 1);
+                    self.account.add(Event::ItlbAccess, n);
                 }
-                self.account.add(Event::FetchL1, n - 1);
+                self.account.add(Event::FetchL1, n);
             }
-            FrontEnd::Trace(_) => self.account.add(Event::TcAccess, n - 1),
+            FrontEnd::Trace(_) => self.account.add(Event::TcAccess, n),
         }
-        Ok(a)
+    }
+
+    /// log2 of the linear bytes of code that one line of the front end holds, for [`Mmu::refetch`].
+    pub fn code_line_shift(&self) -> u32 {
+        match &self.front_end {
+            FrontEnd::L1i(cache) => cache.shift(),
+            FrontEnd::Trace(t) => t.shift(),
+        }
     }
 
     /// Where the instruction bytes at `va` are, as the next fetch would find them: trace cache, ITLB, then the tables.

@@ -556,6 +556,27 @@ fn fetches_count_pages_and_lines() {
 }
 
 #[test]
+fn fetches_of_one_line_can_be_counted_together() {
+    for g in geometries() {
+        let mut one_by_one = paged(&g);
+        let mut together = paged(&g);
+        for page in [3, 4, 3, 7] {
+            let line = 1 << together.code_line_shift();
+            together.fetch(va(page, line), 4, USER).unwrap();
+            one_by_one.fetch(va(page, line), 4, USER).unwrap();
+            for i in 1..line / 4 {
+                let data = va(page + i % 3, 0x800 + i);
+                together.read(data, 4, USER).unwrap();
+                one_by_one.fetch(va(page, line + 4 * i), 4, USER).unwrap();
+                one_by_one.read(data, 4, USER).unwrap();
+            }
+            together.refetch(u64::from(line / 4 - 1));
+            assert_eq!(together.account, one_by_one.account);
+        }
+    }
+}
+
+#[test]
 fn a_trace_cache_hit_consults_no_itlb() {
     let mut mmu = paged(&netburst(true));
     counted(&mut mmu);
