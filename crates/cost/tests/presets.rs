@@ -285,3 +285,49 @@ proptest! {
         let _ = Preset::from_text("t", &format!("{}{text}{}", &shipped[..cut], &shipped[cut..]));
     }
 }
+
+/// Events that cost nothing are only counts, or their cost is in others; all others have a price.
+#[test]
+fn only_counts_are_free() {
+    use Event::*;
+    let counts = [
+        Instructions,
+        ItlbAccess,
+        ItlbMiss,
+        ItlbFlush,
+        ItlbRemap,
+        ItlbCold,
+        ItlbCapacity,
+        ItlbSpared,
+        Itlb2Access,
+        Itlb2Miss,
+        DtlbAccess,
+        DtlbMiss,
+        DtlbFlush,
+        DtlbRemap,
+        DtlbCold,
+        DtlbCapacity,
+        DtlbSpared,
+        Dtlb2Access,
+        Dtlb2Miss,
+        TcAccess,
+        LoadL1,
+        StoreL1,
+        FetchL1,
+        FlushSplit,
+        FlushSwitch,
+        FlushCr3,
+        FlushInvlpg,
+        FlushGlobal,
+    ];
+    let p3 = [TcMiss, PdpteLoad];
+    let p4 = [PdpteL1, PdpteL2, PdpteL3, PdpteMemory, PdpteUncached];
+    for (name, more) in [("pentium3", &p3[..]), ("pentium4", &p4)] {
+        let preset = Preset::open(name).unwrap();
+        for &event in Event::ALL {
+            let free = preset.prices(Variant::Mid).get(event) == 0;
+            let expected = counts.contains(&event) || more.contains(&event);
+            assert_eq!(free, expected, "{name}: {event:?}");
+        }
+    }
+}
