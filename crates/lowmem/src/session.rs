@@ -6,7 +6,9 @@ use crate::axes;
 use crate::cli::EngineArg;
 use crate::failure::Failure;
 use crate::progress::{Board, Interrupt};
+use emu_cpu::Engine;
 use lowmem_cost::Preset;
+use lowmem_machine::{Check, ReplayOptions};
 use lowmem_report::{Config, Measurement, Mode, Progress};
 use lowmem_trace::{Assumptions, Trace};
 use rayon::prelude::*;
@@ -55,7 +57,7 @@ pub(crate) fn run(trace: &Trace, configs: &[Config], options: &Options) -> Resul
             return Ok(None);
         }
         let watcher = board.row(&config.label(&configs[0]), &interrupt);
-        let measured = replay(trace, config, preset.as_ref(), options, &watcher);
+        let measured = replay(trace, config, options, &watcher);
         watcher.finish();
         match measured {
             Ok(m) => Ok(Some((m, preset.clone()))),
@@ -85,13 +87,24 @@ pub(crate) fn run(trace: &Trace, configs: &[Config], options: &Options) -> Resul
     Ok(out)
 }
 
-/// The seam to the machine.
 fn replay(
-    _trace: &Trace,
-    _config: &Config,
-    _preset: Option<&Preset>,
-    _options: &Options,
-    _progress: &dyn Progress,
+    trace: &Trace,
+    config: &Config,
+    options: &Options,
+    progress: &dyn Progress,
 ) -> Result<Measurement, Failure> {
-    Err(Failure::NotYet("replaying".to_owned()))
+    let options = ReplayOptions {
+        mode: options.mode,
+        engine: match options.engine {
+            EngineArg::Fast => Engine::Fast,
+            EngineArg::Reference => Engine::Reference,
+        },
+        assumptions: options.assumptions,
+        check: match options.check {
+            true => Check::Doubling,
+            false => Check::Off,
+        },
+    };
+    lowmem_machine::replay(trace, config, &options, progress)
+        .map_err(|e| Failure::Machine(format!("{}: {e}", config.label(config))))
 }
