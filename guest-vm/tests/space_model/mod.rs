@@ -1,6 +1,11 @@
 //! The slow twin of `mm/`: an address space as a plain sorted list of intervals, with merging as the table of cases says,
 //! without trees, locks or pages. Follows the behaviour of mm/mmap.c, mm/mremap.c, mm/mprotect.c and mm/mlock.c of 2.6.7.
-#![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "each test file uses a part of it"
+)]
 
 use guest_vm::layout::vm;
 
