@@ -142,6 +142,12 @@ pub(crate) struct AssumptionArgs {
     /// What one recorded read fault on a file or shared page stands for: none, resident, all
     #[arg(long, value_name = "F")]
     pub(crate) fault_around: Option<String>,
+    /// What a recorded vfork becomes: share (as recorded) or fork (a copy)
+    #[arg(long, value_name = "V")]
+    pub(crate) vfork: Option<String>,
+    /// What calls without effect on mappings copy: by_class or none
+    #[arg(long, value_name = "C")]
+    pub(crate) copied_bytes: Option<String>,
 }
 
 /// How to run.
@@ -251,7 +257,7 @@ pub(crate) enum TraceCommand {
     /// What is in a trace
     #[command(after_help = "Example:\n  lowmem trace info pg40.lmt")]
     Info(InfoArgs),
-    /// Print operations
+    /// Print operations, numbers in hexadecimal
     #[command(after_help = "Example:\n  lowmem trace view pg40.lmt --from 1000 --count 20")]
     View(ViewArgs),
     /// Verify every byte and every operation of a trace
@@ -274,6 +280,9 @@ pub(crate) struct ImportArgs {
     /// The trace to write
     #[arg(short, long, value_name = "OUT.lmt")]
     pub(crate) output: PathBuf,
+    /// Name of the trace [default: what the files' names have in common]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
 }
 
 /// A trace to read.

@@ -11,7 +11,8 @@ use crate::{output, workload};
 use lowmem_report::result::{Document, TraceSummary, UserWork};
 use lowmem_report::text::{self, Detail};
 use lowmem_report::{Mode, Outcome, csv};
-use lowmem_trace::{Assumptions, FaultAround, RetouchDepth, Trace, TraceKind};
+use lowmem_trace::{Assumptions, RetouchDepth, Trace, TraceKind};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::process::ExitCode;
 
@@ -128,17 +129,21 @@ fn assumptions(
         out.user_work = n;
     }
     if let Some(word) = &args.fault_around {
-        out.fault_around = match word.as_str() {
-            "none" => FaultAround::None,
-            "resident" => FaultAround::Resident,
-            "all" => FaultAround::All,
-            _ => {
-                let message = format!("--fault-around {word:?}: one of none, resident, all");
-                return Err(Failure::Usage(message));
-            }
-        };
+        out.fault_around = by_name("--fault-around", word)?;
+    }
+    if let Some(word) = &args.vfork {
+        out.vfork = by_name("--vfork", word)?;
+    }
+    if let Some(word) = &args.copied_bytes {
+        out.copied_bytes = by_name("--copied-bytes", word)?;
     }
     Ok(out)
+}
+
+/// A value of a closed set by its serde name; the error lists the names.
+fn by_name<T: DeserializeOwned>(option: &str, word: &str) -> Result<T, Failure> {
+    serde_json::from_value(Value::String(word.to_owned()))
+        .map_err(|e| Failure::Usage(format!("{option}: {e}")))
 }
 
 /// Most re-touches per kind after a return: the model's list holds no more pages.

@@ -4,8 +4,11 @@
 
 use crate::cli::{ImportArgs, InfoArgs, TraceArgs, TraceCommand, ViewArgs};
 use crate::failure::Failure;
+use crate::progress::{Board, Interrupt};
 use crate::{output, workload};
+use lowmem_report::Progress;
 use lowmem_report::table::grouped;
+use lowmem_trace::import::ImportOptions;
 use lowmem_trace::{Info, Trace};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -34,8 +37,32 @@ pub(crate) fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn import(_args: &ImportArgs) -> Result<(), Failure> {
-    Err(Failure::NotYet("trace import".to_owned()))
+fn import(args: &ImportArgs) -> Result<(), Failure> {
+    // The trace takes its name by rename, which would replace a device or a pipe.
+    if std::fs::metadata(&args.output).is_ok_and(|m| !m.is_file()) {
+        let message = format!("{}: not a regular file", args.output.display());
+        return Err(Failure::Usage(message));
+    }
+    let interrupt = Interrupt::listen();
+    let watcher = Board::new().row("import", &interrupt);
+    let options = ImportOptions {
+        name: args.name.clone(),
+    };
+    let trace = lowmem_trace::import::import(&args.files, &options, |done, total| {
+        watcher.at(done, total, 0);
+    });
+    watcher.finish();
+    let trace = trace?;
+    trace.save(&args.output)?;
+    let s = trace.summary();
+    output::print(&format!(
+        "{}: {} operations, {} switches ({} recorded), written to {}\n",
+        trace.name(),
+        grouped(s.operations),
+        grouped(s.switches),
+        grouped(trace.info().recorded_switches),
+        args.output.display()
+    ))
 }
 
 fn info(args: &InfoArgs) -> Result<(), Failure> {
@@ -124,6 +151,7 @@ fn line(trace: &Trace, index: u64, as_json: bool) -> String {
     };
     match as_json {
         true => format!("{}\n", json!({ "index": index, "op": op })),
-        false => format!("{index:>10}  {op:?}\n"),
+        // Addresses and lengths are read in hexadecimal.
+        false => format!("{index:>10}  {op:x?}\n"),
     }
 }

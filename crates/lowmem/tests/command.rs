@@ -150,7 +150,7 @@ fn a_bad_command_line_is_exit_2() {
         ),
         (
             &["compare", t, "--fault-around", "some"],
-            "one of none, resident, all",
+            "--fault-around: unknown variant `some`, expected one of `none`, `resident`, `all`",
         ),
         (
             &["replay", t, "--split", "3g1g,4g4g"],
@@ -237,6 +237,22 @@ fn traces_are_described_printed_and_checked() {
         assert_eq!(value["index"], i);
     }
     assert!(good(&["trace", "check", text(&path)]).contains("checked"));
+}
+
+#[test]
+fn import_refuses_what_it_cannot_read_or_write() {
+    let (dir, path) = trace();
+    let file = dir.path().join("x.strace");
+    std::fs::write(&file, "this is no recording\n").unwrap();
+    let out = dir.path().join("out.lmt");
+    let line = bad(1, &["trace", "import", text(&file), "-o", text(&out)]);
+    assert!(line.contains("x.strace"), "{line}");
+    assert!(!out.exists());
+    let line = bad(2, &["trace", "import", text(&path), "-o", text(dir.path())]);
+    assert!(line.contains("not a regular file"), "{line}");
+    let missing = dir.path().join("none.strace.xz");
+    let line = bad(1, &["trace", "import", text(&missing), "-o", text(&out)]);
+    assert!(line.contains("none.strace.xz"), "{line}");
 }
 
 #[test]

@@ -142,7 +142,8 @@ fn tlb(document: &Document, labels: &[String]) -> Table {
             table.row(cells);
         }
     }
-    if document.trace.assumptions.contains_key("retouch") {
+    let retouch = document.trace.assumptions.get("retouch");
+    if retouch.is_some_and(|r| r["data"] != 0 || r["code"] != 0) {
         table.note(
             "Re-references between kernel entries are modelled (see the trace's assumptions), not recorded.",
         );
