@@ -159,7 +159,7 @@ pub fn init<K: Kernel>(k: K) -> Result<(), Oom> {
         i += 1;
     }
     let hz = boot_word(k, offset_of!(BootInfo, hz));
-    t.set_tick_nsec(k, if hz == 0 { 0 } else { 1_000_000_000 / hz });
+    t.set_tick_nsec(k, 1_000_000_000u32.checked_div(hz).unwrap_or(0));
     let mm = t.init_mm(k);
     mm.set_users(k, 2);
     mm.set_count(k, 1);

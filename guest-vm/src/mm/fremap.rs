@@ -7,7 +7,7 @@
 //! Invariant: a vma with VM_NONLINEAR is on its file's nonlinear list and not in the tree.
 
 use crate::kernel::Kernel;
-use crate::layout::{Mm, Vma, vm};
+use crate::layout::{Vma, vm};
 use crate::mm::vma::find_vma;
 use crate::mm::{Errno, current_mm};
 use crate::page_cache::{can_populate, populate};
@@ -73,16 +73,4 @@ fn make_nonlinear<K: Kernel>(k: K, vma: Low<Vma>, r: &Request) {
     if r.pgoff != linear && vma.flags(k) & vm::NONLINEAR == 0 {
         i_mmap_make_nonlinear(k, vma);
     }
-}
-
-/// Whether an mm has a nonlinear vma (checks).
-pub fn has_nonlinear<K: Kernel>(k: K, mm: Low<Mm>) -> bool {
-    let mut vma = mm.mmap(k);
-    while !vma.is_null() {
-        if vma.flags(k) & vm::NONLINEAR != 0 {
-            return true;
-        }
-        vma = vma.next(k);
-    }
-    false
 }

@@ -156,9 +156,9 @@ fn move_vma<K: Kernel>(
     let flags = vma.flags(k);
     let mut vma = vma;
     let new_vma = copy_vma(k, mm, &mut vma, old_addr, (new_addr, new_len))?;
-    if let Err(at) = move_page_tables(k, (vma, old_addr), (new_vma, new_addr), old_len) {
+    if let Err(at) = move_page_tables(k, vma, old_addr, new_addr, old_len) {
         // Out of page tables: move back what was moved; the source's tables are all there.
-        let back = move_page_tables(k, (new_vma, new_addr), (vma, old_addr), at);
+        let back = move_page_tables(k, new_vma, new_addr, old_addr, at);
         crate::bug_on!(k, Mremap, back.is_err(), old_addr);
         mm.set_total_vm(k, mm.total_vm(k).wrapping_add(new_len >> 12));
         conceal_accounting(k, new_vma, (new_addr, new_len), |k| {
@@ -248,16 +248,17 @@ fn copy_vma<K: Kernel>(
     Ok(new)
 }
 
-/// Moves the ptes of `len` bytes; on failure tells how many bytes were moved.
+/// Moves the ptes of `len` bytes of `vma` from `old` to `new`; on failure tells how many bytes were moved.
 fn move_page_tables<K: Kernel>(
     k: K,
-    (vma, old): (Low<Vma>, u32),
-    (new_vma, new): (Low<Vma>, u32),
+    vma: Low<Vma>,
+    old: u32,
+    new: u32,
     len: u32,
 ) -> Result<(), u32> {
     let mut done = 0;
     while done < len {
-        if move_one_page(k, (vma, old + done), (new_vma, new + done)).is_err() {
+        if move_one_page(k, vma, old + done, new + done).is_err() {
             return Err(done);
         }
         done += 4096;
@@ -265,11 +266,7 @@ fn move_page_tables<K: Kernel>(
     Ok(())
 }
 
-fn move_one_page<K: Kernel>(
-    k: K,
-    (vma, old): (Low<Vma>, u32),
-    (_new_vma, new): (Low<Vma>, u32),
-) -> Result<(), Oom> {
+fn move_one_page<K: Kernel>(k: K, vma: Low<Vma>, old: u32, new: u32) -> Result<(), Oom> {
     let mm = vma.mm(k);
     let mapping = mapping_of(k, vma);
     let mut spare = K::Rmap::spare(k)?;
