@@ -3,11 +3,11 @@
 //! `cargo run --release -p emu-mmu --example speed [PATTERN]` (only the rows whose name contains it)
 
 use emu_mmu::{Cr3Load, Mmu, Pfn, PhysAddr, PhysMem, Privilege, VirtAddr};
-use lowmem_cost::Geometry;
+use lowmem_cost::geometry::{FrontEnd, Geometry, LargePages, Replacement, SetAssoc, TlbGeometry};
 
 const PAGES: u64 = 2048;
 
-type Build = fn(PhysMem, &Geometry) -> Mmu;
+type Build = fn(PhysMem) -> Mmu;
 
 /// The first 4 MiB of linear addresses map low memory, the next 4 MiB full high frames.
 fn paged(build: Build) -> Mmu {
@@ -22,7 +22,7 @@ fn paged(build: Build) -> Mmu {
         mem.write_u64(PhysAddr(0x10000 + 8 * i), ((0xC00 + i) << 12) | 0x67);
         mem.make_full(Pfn(0xC00 + i as u32));
     }
-    let mut mmu = build(mem, &Geometry::pentium3());
+    let mut mmu = build(mem);
     mmu.set_cr4(0xA0).expect("valid");
     mmu.set_cr3(0x1000, Cr3Load::Other).expect("valid");
     mmu.set_cr0(0x8001_0001).expect("valid");
@@ -34,6 +34,32 @@ fn cpu_ns() -> u64 {
     let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
     let first = text.split_whitespace().next();
     first.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// Fully associative TLBs and a trace cache, as the `pentium4` preset has them; its caches are not the point here.
+fn netburst() -> Geometry {
+    let small = SetAssoc {
+        entries: 64,
+        ways: 64,
+    };
+    let tlb = |large| TlbGeometry {
+        small,
+        large,
+        second: None,
+    };
+    Geometry {
+        itlb: tlb(LargePages::Fragment4k),
+        dtlb: tlb(LargePages::Shared),
+        tlb_replacement: Replacement::Lru,
+        pde_cache: 0,
+        front_end: FrontEnd::TraceCache {
+            lines: 2048,
+            ways: 8,
+            line_bytes: 16,
+            flush_on_cr3: true,
+        },
+        ..Geometry::pentium3()
+    }
 }
 
 fn run(name: &str, mmu: &mut Mmu, n: u64, mut f: impl FnMut(&mut Mmu, u64) -> u64) {
@@ -55,9 +81,16 @@ fn run(name: &str, mmu: &mut Mmu, n: u64, mut f: impl FnMut(&mut Mmu, u64) -> u6
 
 fn main() {
     const P: Privilege = Privilege::Supervisor;
-    let builds: [(&str, Build); 2] = [
-        ("fast", |m, g| Mmu::new(m, g).expect("valid")),
-        ("reference", |m, g| Mmu::reference(m, g).expect("valid")),
+    let builds: [(&str, Build); 3] = [
+        ("fast, P6", |m| {
+            Mmu::new(m, &Geometry::pentium3()).expect("valid")
+        }),
+        ("fast, NetBurst", |m| {
+            Mmu::new(m, &netburst()).expect("valid")
+        }),
+        ("reference, P6", |m| {
+            Mmu::reference(m, &Geometry::pentium3()).expect("valid")
+        }),
     ];
     let original = paged(builds[0].1);
     let mut clone = original.clone_cow().expect("address space is to be had");

@@ -18,10 +18,10 @@ use lowmem_cost::geometry::{FrontEnd as Geometry, Replacement};
 
 /// Root tag of a line of a global page.
 const ANY_ROOT: u32 = u32::MAX;
-/// Buckets that count lines by page, so that most invalidations need not search.
-const BUCKETS: usize = 1024;
-/// 2 MiB regions of the linear address space.
-const REGIONS: usize = 2048;
+/// Buckets that count lines by page, so that most invalidations need not search. Few, because each CR3 load clears them.
+const BUCKETS: usize = 256;
+/// The same by 2 MiB region.
+const REGIONS: usize = 64;
 /// Flags of a line that came from a large page.
 const WIDE: u64 = TlbEntry::LARGE | TlbEntry::FRAGMENT;
 
@@ -187,7 +187,7 @@ impl TraceCache {
         let n = &mut self.by_page[page as usize % BUCKETS];
         *n = op(*n, 1);
         if self.lines[slot as usize].flags & WIDE != 0 {
-            let n = &mut self.by_region[(page >> 9) as usize];
+            let n = &mut self.by_region[(page >> 9) as usize % REGIONS];
             *n = op(*n, 1);
         }
     }
@@ -204,7 +204,7 @@ impl TraceCache {
     /// Drops the lines of the page of `va`, and of its 2 MiB region if they came from a large page.
     fn invalidate(&mut self, va: VirtAddr) {
         let page = self.by_page[va.vpn() as usize % BUCKETS];
-        if page == 0 && self.by_region[va.large() as usize] == 0 {
+        if page == 0 && self.by_region[va.large() as usize % REGIONS] == 0 {
             return;
         }
         let lines: Vec<u32> = self
@@ -225,5 +225,102 @@ impl TraceCache {
         self.table.flush(|_| false);
         self.by_page.fill(0);
         self.by_region.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn trace() -> FrontEnd {
+        let geometry = Geometry::TraceCache {
+            lines: 64,
+            ways: 4,
+            line_bytes: 64,
+            flush_on_cr3: false,
+        };
+        FrontEnd::new(&geometry, Replacement::Lru)
+    }
+
+    fn peek(f: &FrontEnd, va: VirtAddr) -> Option<PhysAddr> {
+        match f {
+            FrontEnd::Trace(t) => t.peek(va, Privilege::Supervisor),
+            FrontEnd::L1i(_) => None,
+        }
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Insert(VirtAddr, u64),
+        Invalidate(VirtAddr),
+        Root(u32),
+        Clear,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Pages and regions that share buckets, and some that do not.
+        let page = || {
+            prop_oneof![
+                0u32..6,
+                256u32..258,
+                64 * 512u32..64 * 512 + 3,
+                Just(0xFFFFF)
+            ]
+        };
+        let va = move || (page(), 0u32..4096).prop_map(|(p, o)| VirtAddr(p << 12 | o));
+        let flags = prop_oneof![Just(0), Just(TlbEntry::G), Just(TlbEntry::FRAGMENT)];
+        prop_oneof![
+            12 => (va(), flags).prop_map(|(va, f)| Step::Insert(va, f)),
+            3 => va().prop_map(Step::Invalidate),
+            1 => (0u32..2).prop_map(Step::Root),
+            1 => Just(Step::Clear),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_outlives_the_invalidation_of_its_page(steps in prop::collection::vec(step(), 1..200)) {
+            let mut front = trace();
+            // Lines inserted since their page was last invalidated, with the place each must be found at.
+            let mut valid: Vec<(VirtAddr, u64, u64)> = Vec::new();
+            for (i, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Insert(va, flags) => {
+                        if peek(&front, va).is_none() {
+                            let at = (i as u64 + 1) << 12 | u64::from(va.offset());
+                            if let FrontEnd::Trace(t) = &mut front {
+                                t.insert(va, PhysAddr(at), TlbEntry(flags));
+                            }
+                            prop_assert_eq!(peek(&front, va), Some(PhysAddr(at)));
+                            valid.push((va, flags, at >> 12));
+                        }
+                    }
+                    Step::Invalidate(va) => {
+                        front.invalidate(va);
+                        valid.retain(|&(v, flags, _)| {
+                            v.vpn() != va.vpn() && (flags & WIDE == 0 || v.large() != va.large())
+                        });
+                    }
+                    Step::Root(root) => front.load_cr3(root),
+                    Step::Clear => {
+                        front.clear();
+                        valid.clear();
+                    }
+                }
+                for page in [0, 1, 2, 3, 4, 5, 256, 257, 64 * 512, 64 * 512 + 1, 64 * 512 + 2, 0xFFFFF] {
+                    for line in 0..64 {
+                        let va = VirtAddr(page << 12 | line << 6);
+                        if let Some(at) = peek(&front, va) {
+                            prop_assert_eq!(at.offset(), va.offset());
+                            let known = valid.iter().any(|&(v, _, frame)| {
+                                v.0 >> 6 == va.0 >> 6 && frame == at.0 >> 12
+                            });
+                            prop_assert!(known, "stale line at {:?}", va);
+                        }
+                    }
+                }
+            }
+        }
     }
 }

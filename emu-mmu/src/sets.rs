@@ -13,6 +13,9 @@ use lowmem_cost::geometry::Replacement;
 /// Tag of an empty slot; no key has this value.
 pub(crate) const EMPTY: u32 = u32::MAX;
 
+/// Ways of a large set that are compared together.
+const GROUP: usize = 16;
+
 /// Tags and replacement state.
 #[derive(Debug, Clone)]
 pub(crate) struct SetTable {
@@ -105,14 +108,11 @@ impl SetTable {
     /// The slot of `key` in `set`.
     #[inline(always)]
     pub(crate) fn find(&self, set: u32, key: u32) -> Option<u32> {
-        let first = (set * self.ways) as usize;
-        let tags = &self.tags[first..first + self.ways as usize];
-        let way = tags.iter().position(|&t| t == key)?;
-        Some((first + way) as u32)
+        self.find_where(set, key, |_| true)
     }
 
     /// The first slot of `key` in `set` that pleases `accept`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find_where(
         &self,
         set: u32,
@@ -120,7 +120,25 @@ impl SetTable {
         accept: impl Fn(u32) -> bool,
     ) -> Option<u32> {
         let first = set * self.ways;
-        (first..first + self.ways).find(|&slot| self.tags[slot as usize] == key && accept(slot))
+        let tags = &self.tags[first as usize..(first + self.ways) as usize];
+        let (groups, rest) = tags.as_chunks::<GROUP>();
+        let mut slot = first;
+        for group in groups {
+            // Compared all at once; a match is rare, so finding out which comes second.
+            let hits = group
+                .iter()
+                .fold(0u32, |hits, &t| hits + u32::from(t == key));
+            if hits != 0 {
+                let found = (slot..).zip(group);
+                let mut found = found.filter(|&(s, &t)| t == key && accept(s));
+                if let Some((s, _)) = found.next() {
+                    return Some(s);
+                }
+            }
+            slot += GROUP as u32;
+        }
+        let mut rest = (slot..).zip(rest);
+        rest.find(|&(s, &t)| t == key && accept(s)).map(|(s, _)| s)
     }
 
     /// Records a use of a slot.
@@ -171,9 +189,12 @@ impl SetTable {
     fn oldest(&self, set: u32) -> u32 {
         let first = set * self.ways;
         match &self.recency {
-            Recency::Lru { stamps, .. } => (first..first + self.ways)
-                .min_by_key(|&slot| stamps[slot as usize])
-                .expect("a set has at least one way"),
+            Recency::Lru { stamps, .. } => {
+                let stamps = &stamps[first as usize..(first + self.ways) as usize];
+                let least = stamps.iter().copied().fold(u64::MAX, u64::min);
+                let way = stamps.iter().position(|&s| s == least);
+                first + way.expect("a set has at least one way") as u32
+            }
             Recency::Plru { trees, .. } => {
                 let tree = trees[set as usize];
                 let mut node = 1;

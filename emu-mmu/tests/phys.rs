@@ -171,7 +171,7 @@ fn check(mem: &PhysMem, model: &[u8]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
     fn equals_a_plain_array(steps in prop::collection::vec(step(), 1..60)) {
         // A stack of memories, each a clone of the one below, with what it holds and what it was cloned from.

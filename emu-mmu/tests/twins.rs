@@ -260,7 +260,7 @@ fn same_account(fast: &Account, slow: &Account, op: (usize, &Op)) -> Result<(), 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn fast_equals_slow(
