@@ -24,6 +24,7 @@ pub mod retouch;
 pub mod schedule;
 pub mod space;
 pub mod trace;
+mod view;
 
 pub use assumptions::{Assumptions, CopiedBytes, FaultAround, RetouchDepth, Vfork};
 pub use builder::TraceBuilder;

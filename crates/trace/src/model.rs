@@ -9,6 +9,7 @@
 //! Invariant: `ptes` is the sum of `pages.len()` over all address spaces.
 
 use crate::{
+    assumptions::Vfork,
     error::TraceError,
     header::{Header, Summary},
     op::{Access, Advice, Call, ExecImage, MapFlags, Op, Prot, RemapFlags, SliceEnd, Span, TaskId},
@@ -82,6 +83,7 @@ pub struct Model {
     summary: Summary,
     /// Last area that a reference hit, to spare the search: start, end, rights.
     hint: (u64, u64, Prot),
+    vfork: Vfork,
 }
 
 type Check<T = ()> = Result<T, String>;
@@ -104,11 +106,19 @@ impl Model {
             shared_objects: 0,
             summary: Summary::default(),
             hint: (0, 0, Prot::NONE),
+            vfork: Vfork::Share,
         };
         for _ in &header.tasks {
             model.add_task();
         }
         model
+    }
+
+    /// The same model with another reading of recorded vforks.
+    #[must_use]
+    pub const fn with_vfork(mut self, vfork: Vfork) -> Self {
+        self.vfork = vfork;
+        self
     }
 
     /// Adds a task that is not yet born (but the first one lives).
@@ -303,6 +313,7 @@ impl Model {
     fn call(&mut self, call: &Call) -> Check {
         match call {
             Call::Fork { child } => self.fork(*child),
+            Call::Vfork { child } if self.vfork == Vfork::Fork => self.fork(*child),
             Call::Vfork { child } | Call::Clone { child } => self.share(*child),
             Call::Exec { image } => self.exec(image),
             Call::Exit {} => {
@@ -676,17 +687,7 @@ impl Trace {
     /// # Errors
     /// At the first operation that contradicts the model, or if the stored summary is not what the model counts.
     pub fn check(&self, mut progress: impl FnMut(u64)) -> Result<Summary, TraceError> {
-        let mut model = Model::new(self.header());
-        let mut stream = self.ops();
-        let mut done = 0u64;
-        while let Some(op) = stream.next_op() {
-            model.apply(op).map_err(|e| e.at(self.name()))?;
-            done += 1;
-            if done.is_multiple_of(1 << 16) {
-                progress(done);
-            }
-        }
-        let found = model.summary();
+        let found = self.apply(Model::new(self.header()), &mut progress)?;
         if found != *self.summary() {
             return Err(TraceError::Damaged {
                 name: self.name().to_owned(),
@@ -698,5 +699,36 @@ impl Trace {
             });
         }
         Ok(found)
+    }
+
+    /// As [`Trace::check`], with each vfork taken as a fork; the counts are those of that reading.
+    ///
+    /// # Errors
+    /// At the first operation that contradicts the model.
+    pub fn check_vfork_as_fork(
+        &self,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Summary, TraceError> {
+        self.apply(
+            Model::new(self.header()).with_vfork(Vfork::Fork),
+            &mut progress,
+        )
+    }
+
+    fn apply(
+        &self,
+        mut model: Model,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Summary, TraceError> {
+        let mut stream = self.ops();
+        let mut done = 0u64;
+        while let Some(op) = stream.next_op() {
+            model.apply(op).map_err(|e| e.at(self.name()))?;
+            done += 1;
+            if done.is_multiple_of(1 << 16) {
+                progress(done);
+            }
+        }
+        Ok(model.summary())
     }
 }

@@ -95,6 +95,9 @@ fn pairs_equal_their_totals() {
         };
         let took = begin.elapsed();
         trace.check(|_| {}).unwrap();
+        if let Err(e) = trace.check_vfork_as_fork(|_| {}) {
+            wrong.push(format!("vfork as fork: {e}"));
+        }
         let (s, recorded) = (trace.summary(), trace.info().recorded_switches);
         println!(
             "{name}: {} operations, {} bytes, switches {} of {recorded} ({} forced), peak {} ptes, {:.1} s",
