@@ -128,7 +128,7 @@ fn other_files_are_refused_by_content() {
     let path = folder.path().join("x.strace");
     fs::write(&path, "hello\nworld\n").unwrap();
     assert!(
-        run(&[path.clone()])
+        run(std::slice::from_ref(&path))
             .unwrap_err()
             .to_string()
             .contains("not a recording")

@@ -15,7 +15,11 @@ fn shipped_traces_pass_their_checks_and_are_listed() {
             let trace = Trace::open(&path).unwrap();
             trace.check(|_| {}).unwrap();
             assert_eq!(path.file_stem().unwrap().to_str(), Some(trace.name()));
-            assert!(readme.contains(&trace.sha256_hex()), "{} is not listed", path.display());
+            assert!(
+                readme.contains(&trace.sha256_hex()),
+                "{} is not listed",
+                path.display()
+            );
             for input in &trace.header().inputs {
                 let line = format!("{}  {}", input.sha256, input.name);
                 assert!(readme.contains(&line), "{line} is not listed");

@@ -13,7 +13,7 @@
 //!
 //! Left out: encryption, signatures, streaming from a pipe.
 //!
-//! Invariant: [`parse`] has decoded every section before it returns, so later reads cannot fail.
+//! Invariant: `parse` has decoded every section before it returns, so later reads cannot fail.
 
 mod atomic;
 mod delta;

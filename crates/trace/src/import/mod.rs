@@ -1,9 +1,9 @@
 //! Importers: recordings of real programs become traces.
 //!
-//! A recording is either a pair of strace and perf files, or one lackey file per process ([`lackey`]). Formats are told from content;
-//! compressed files (xz) are read directly. Path of a pair: [`input`] -> [`strace`], [`perf`] -> [`recorder`]
-//! (merge by time, understand, count with [`tally`]) -> [`order`] (what must not be swapped) ->
-//! [`crate::schedule`](mod@crate::schedule) -> [`lower`] (32-bit addresses by [`pack`], operations) -> the writer, whose model checks every operation.
+//! A recording is either a pair of strace and perf files, or one lackey file per process (`lackey`). Formats are told from content;
+//! compressed files (xz) are read directly. Path of a pair: `input` -> `strace`, `perf` -> `recorder`
+//! (merge by time, understand, count with `tally`) -> `order` (what must not be swapped) ->
+//! [`crate::schedule`](mod@crate::schedule) -> `lower` (32-bit addresses by `pack`, operations) -> the writer, whose model checks every operation.
 //!
 //! Invariant: counting happens in recorded order, before schedule and packing.
 
