@@ -22,7 +22,7 @@ use crate::swap::{self, SwapEntry};
 use crate::task::init_mm;
 use lowmem_abi::owner::Owner;
 use std::collections::BTreeMap;
-pub use trees::each_file;
+pub use trees::{each_file, prio_tree_order};
 
 /// The first rule that does not hold. Numbers in the text are the sheet's.
 #[derive(Debug, Clone, PartialEq, Eq)]

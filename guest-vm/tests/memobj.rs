@@ -54,21 +54,21 @@ fn cases(n: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(24))]
+    #![proptest_config(cases(60))]
     #[test]
-    fn anon_vma_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..120)) {
+    fn anon_vma_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {
         history::<AnonVmaMap, Direct>(info::<Direct>(1, 128), &ops);
     }
     #[test]
-    fn anon_vma_list_4g4g(ops in prop::collection::vec(op(), 1..120)) {
+    fn anon_vma_list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
         history::<AnonVmaMap, Split>(info::<Split>(0, 128), &ops);
     }
     #[test]
-    fn pte_chain_list_3g1g(ops in prop::collection::vec(op(), 1..120)) {
+    fn pte_chain_list_3g1g(ops in prop::collection::vec(op(), 1..180)) {
         history::<PteChains, Direct>(info::<Direct>(0, 32), &ops);
     }
     #[test]
-    fn pte_chain_prio_tree_4g4g(ops in prop::collection::vec(op(), 1..120)) {
+    fn pte_chain_prio_tree_4g4g(ops in prop::collection::vec(op(), 1..180)) {
         history::<PteChains, Split>(info::<Split>(1, 128), &ops);
     }
 }

@@ -75,19 +75,7 @@ fn one_file<K: Kernel>(k: K, file: Low<File>, vmas: &BTreeSet<u32>) -> Result<()
     let mut found = Vec::new();
     let tree = objects(k).file_vmas(k) != 0;
     if tree {
-        let root = PrioRoot(mapping.i_mmap(k));
-        let top = root.node(k);
-        if !top.is_null() {
-            if prio_tree::parent(k, top) != top {
-                return Err(wrong("root's parent", top.va()));
-            }
-            let place = Place {
-                mask: 1 << (root.bits(k) - 1),
-                top: 1 << (root.bits(k) - 1),
-                by_size: false,
-            };
-            subtree(k, top, place, &mut found).map_err(|(w, v)| wrong(w, v))?;
-        }
+        found = prio_tree_order(k, PrioRoot(mapping.i_mmap(k))).map_err(|(w, v)| wrong(w, v))?;
     } else {
         list(k, mapping.i_mmap(k), &mut found);
     }
@@ -117,6 +105,27 @@ fn one_file<K: Kernel>(k: K, file: Low<File>, vmas: &BTreeSet<u32>) -> Result<()
         return Err(wrong("a vma is missing or stale", *v));
     }
     page_tree(k, mapping, id)
+}
+
+/// All vmas of a tree, after checking heap and bit order and the lists of equal ranges.
+pub fn prio_tree_order<K: Kernel>(
+    k: K,
+    root: PrioRoot,
+) -> Result<Vec<Low<Vma>>, (&'static str, u32)> {
+    let mut found = Vec::new();
+    let top = root.node(k);
+    if !top.is_null() {
+        if prio_tree::parent(k, top) != top {
+            return Err(("root's parent", top.va()));
+        }
+        let place = Place {
+            mask: 1 << (root.bits(k) - 1),
+            top: 1 << (root.bits(k) - 1),
+            by_size: false,
+        };
+        subtree(k, top, place, &mut found)?;
+    }
+    Ok(found)
 }
 
 fn list<K: Kernel>(k: K, head: Low<crate::list::ListHead>, found: &mut Vec<Low<Vma>>) {

@@ -185,6 +185,11 @@ impl<R: Scheme, U: Access> World<R, U> {
     }
 
     pub fn apply(&mut self, op: &Op) {
+        self.apply_one(op);
+        self.forget_dead_objects();
+    }
+
+    fn apply_one(&mut self, op: &Op) {
         match *op {
             Op::Map {
                 at,
@@ -338,7 +343,6 @@ impl<R: Scheme, U: Access> World<R, U> {
             [r.start << 12, len, prot, flags | FIXED, id, pgoff],
         );
         assert_eq!(got, r.start << 12, "mmap");
-        // An object dies with its last mapping; the model forgets its content then.
         let shared = flags & SHARED != 0;
         let id = if kind == 6 {
             self.unnamed += 1;
@@ -358,9 +362,9 @@ impl<R: Scheme, U: Access> World<R, U> {
             };
             self.space().insert(p, page);
         }
-        self.forget_dead_objects();
     }
 
+    /// An object dies with its last mapping; the model forgets its content then.
     fn forget_dead_objects(&mut self) {
         let alive: Vec<u32> = self
             .spaces
@@ -372,6 +376,10 @@ impl<R: Scheme, U: Access> World<R, U> {
     }
 
     fn remap(&mut self, r: std::ops::Range<u32>, grown: u32, to: u32) {
+        // What a nonlinear mapping grows by continues its vma's offsets, which the model does not keep.
+        let space = self.space();
+        let linear = r.clone().all(|p| space.get(&p).is_none_or(|m| m.linear));
+        let grown = if linear { grown } else { 0 };
         let new = Self::range(to, r.end - r.start + grown);
         let n = (r.end - r.start).min(new.end - new.start);
         if !self.whole(&r) || (r.start < new.end && new.start < r.end) {
@@ -412,7 +420,6 @@ impl<R: Scheme, U: Access> World<R, U> {
             };
             self.space().insert(p, page);
         }
-        self.forget_dead_objects();
     }
 
     fn expected(&self, p: &PageModel) -> u32 {
@@ -512,6 +519,14 @@ impl<R: Scheme, U: Access> World<R, U> {
         let got = self.call(call::MUNMAP, [BASE, PAGES << 12, 0, 0, 0, 0]);
         assert_eq!(got, 0);
         self.space().clear();
+        // Pages that a COW copied away from stay in the swap cache until reclaim meets them.
+        let k = self.h.k;
+        for pfn in swap_cached(k) {
+            assert!(
+                reclaim::pageout(k, pfn_to_page(k, pfn)),
+                "{pfn:#x} has users"
+            );
+        }
     }
 }
 
