@@ -20,8 +20,10 @@ pub(crate) struct Form {
     pub(crate) mnemonic: Mnemonic,
     pub(crate) pick: Pick,
     pub(crate) class: Event,
-    /// Flags read and written, in letters; `-` for none. Undefined ones count as written.
+    /// Flags read and written, in letters; `-` for none. Undefined ones count as written. For the reader, and checked by a test.
+    #[cfg_attr(not(test), expect(dead_code, reason = "checked by a test"))]
     pub(crate) reads: &'static str,
+    #[cfg_attr(not(test), expect(dead_code, reason = "checked by a test"))]
     pub(crate) writes: &'static str,
     pub(crate) marks: u8,
 }
@@ -246,4 +248,84 @@ const BY_MNEMONIC: [u8; MNEMONICS] = {
 pub(crate) fn form(mnemonic: Mnemonic) -> Option<&'static Form> {
     let i = usize::from(*BY_MNEMONIC.get(mnemonic as usize)?);
     i.checked_sub(1).map(|i| &FORMS[i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Code, Decoder, DecoderOptions, RflagsBits};
+
+    fn bits(letters: &str) -> u32 {
+        letters
+            .chars()
+            .map(|c| match c {
+                'o' => RflagsBits::OF,
+                's' => RflagsBits::SF,
+                'z' => RflagsBits::ZF,
+                'a' => RflagsBits::AF,
+                'p' => RflagsBits::PF,
+                'c' => RflagsBits::CF,
+                'd' => RflagsBits::DF,
+                'i' => RflagsBits::IF,
+                '-' => 0,
+                c => panic!("flag {c}"),
+            })
+            .sum()
+    }
+
+    /// Register forms of all one- and two-byte opcodes, and the same with memory operands.
+    fn every_opcode() -> impl Iterator<Item = iced_x86::Instruction> {
+        (0..=0xffu8)
+            .flat_map(|op| [vec![op], vec![0x0f, op]])
+            .flat_map(|opcode| {
+                (0..=0xffu8).map(move |modrm| {
+                    [opcode.clone(), vec![modrm, 1, 2, 3, 4, 5, 6, 7, 8]].concat()
+                })
+            })
+            .map(|bytes| Decoder::with_ip(32, &bytes, 0, DecoderOptions::NONE).decode())
+            .filter(|i| i.code() != Code::INVALID)
+    }
+
+    #[test]
+    fn flags_agree_with_the_decoder() {
+        const ALL: u32 = RflagsBits::OF
+            | RflagsBits::SF
+            | RflagsBits::ZF
+            | RflagsBits::AF
+            | RflagsBits::PF
+            | RflagsBits::CF
+            | RflagsBits::DF
+            | RflagsBits::IF;
+        let mut seen = std::collections::BTreeSet::new();
+        for i in every_opcode() {
+            let Some(f) = form(i.mnemonic()) else {
+                continue;
+            };
+            if (f.pick)(&i).is_none() {
+                continue;
+            }
+            seen.insert(i.mnemonic() as usize);
+            // One form of a mnemonic may touch fewer flags than the line says, never more.
+            // mov to and from control registers leaves them undefined.
+            let modified = i.rflags_modified() & !i.rflags_undefined() & ALL;
+            assert_eq!(
+                modified & !bits(f.writes),
+                0,
+                "{:?} writes {modified:#x}",
+                i.code()
+            );
+            let read = i.rflags_read() & ALL;
+            assert_eq!(read & !bits(f.reads), 0, "{:?} reads {read:#x}", i.code());
+        }
+        assert!(seen.len() > 150, "{} forms exercised", seen.len());
+    }
+
+    #[test]
+    fn one_line_per_mnemonic() {
+        let mut all: Vec<_> = FORMS.iter().map(|f| f.mnemonic as usize).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), FORMS.len());
+        assert!(FORMS.len() < 255 && iced_x86::Mnemonic::values().len() <= MNEMONICS);
+    }
 }

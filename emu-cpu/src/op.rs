@@ -20,9 +20,9 @@ pub(crate) enum Out {
     /// EIP is set, CPL, segments or side may have changed; the handler has counted the instruction itself.
     Far,
     /// `in`: the engine asks the bus.
-    In,
+    Input,
     /// `out`: the engine tells the bus.
-    PortOut,
+    Output,
     /// `hlt`.
     Halt,
 }

@@ -60,9 +60,6 @@ impl Segment {
     pub(crate) fn usable(&self) -> bool {
         self.access & 0x80 != 0
     }
-    pub(crate) fn is_code(&self) -> bool {
-        self.access & 0x18 == 0x18
-    }
     pub(crate) fn dpl(&self) -> u8 {
         (self.access >> 5 & 3) as u8
     }

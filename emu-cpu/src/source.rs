@@ -103,8 +103,13 @@ pub trait Source {
     /// longer ones folded by [`fold`].
     fn done(&mut self, cpu: &mut Cpu, op: &UserOp, value: u32);
 
-    /// A return instruction has just led to CPL 3. A system call of the task that now runs is complete, its result is in EAX. After the
-    /// sysenter stub's epilogue, where there is one.
+    /// The system call `op` has entered the kernel (its stub may have faulted before, and then it was asked for again).
+    fn entered(&mut self, cpu: &mut Cpu, op: &UserOp) {
+        let _ = (cpu, op);
+    }
+
+    /// A return instruction has just led to CPL 3, and the sysenter stub's epilogue, where there is one, is done. A system call of
+    /// the task that now runs and that has [`Source::entered`] is complete; its result is in EAX.
     fn returned_to_user(&mut self, cpu: &mut Cpu);
 }
 

@@ -304,7 +304,7 @@ pub(crate) fn call_far_imm(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 /// The pointer in memory: two accesses, offset first.
 fn far_pointer(cpu: &mut Cpu, op: &Op) -> Result<(u16, u32), Raised> {
-    let va = cpu.to_read(op, 6)?;
+    let va = cpu.readable_at(op, 6)?;
     let offset = cpu.read::<Dword>(va)?;
     let selector = cpu.read::<Half>(va.wrapping_add(4))? as u16;
     Ok((selector, offset))

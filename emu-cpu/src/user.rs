@@ -84,7 +84,10 @@ impl Cpu {
             UserOp::Syscall { regs, via } => {
                 self.pet_watchdog();
                 return match self.user_call(&regs, via) {
-                    Ok(_) => Step::Point,
+                    Ok(_) => {
+                        source.entered(self, &op);
+                        Step::Point
+                    }
                     Err(Raised) => self.faulted(),
                 };
             }

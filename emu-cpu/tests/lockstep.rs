@@ -24,7 +24,11 @@ impl Bus for Log {
     }
     fn port_out(&mut self, port: u16, _: u8, value: u32) -> Flow {
         self.0.push((port, u64::MAX, value));
-        if value & 7 == 7 { Flow::Stop } else { Flow::Continue }
+        if value & 7 == 7 {
+            Flow::Stop
+        } else {
+            Flow::Continue
+        }
     }
     fn probe(&mut self, id: u16, cpu: &mut Cpu) {
         self.0.push((id, cpu.retired(), cpu.eip));
@@ -48,7 +52,13 @@ fn resume_stubs(cpu: &mut Cpu) {
     for vector in 0..=255u8 {
         let at = STUBS + if has_code(vector) { 0 } else { 0x100 };
         let dpl = if vector % 3 == 0 { 3 } else { 0 };
-        gate(cpu, vector, at, if vector % 2 == 0 { 0xe } else { 0xf }, dpl);
+        gate(
+            cpu,
+            vector,
+            at,
+            if vector % 2 == 0 { 0xe } else { 0xf },
+            dpl,
+        );
     }
     gate(cpu, 0x20, STUBS + 0x200, 0xe, 0);
     for (at, pop) in [(STUBS, 4), (STUBS + 0x100, 0)] {
@@ -72,7 +82,11 @@ fn resume_stubs(cpu: &mut Cpu) {
     let mut a = CodeAssembler::new(32).unwrap();
     a.inc(dword_ptr(VARS + 4).ss()).unwrap();
     a.iretd().unwrap();
-    place(cpu, STUBS + 0x200, &a.assemble(u64::from(STUBS + 0x200)).unwrap());
+    place(
+        cpu,
+        STUBS + 0x200,
+        &a.assemble(u64::from(STUBS + 0x200)).unwrap(),
+    );
 }
 
 fn load(p: &Program, reference_mmu: bool) -> Cpu {
@@ -109,7 +123,16 @@ fn ram(cpu: &Cpu) -> Vec<u8> {
 fn compare(name: &str, a: &Cpu, b: &Cpu) {
     let state = |c: &Cpu| {
         let segs = Seg::ALL.map(|s| c.segment(s));
-        (c.dump(), segs, c.dr, c.gdtr, c.idtr, c.tr, c.ldtr, c.sysenter)
+        (
+            c.dump(),
+            segs,
+            c.dr,
+            c.gdtr,
+            c.idtr,
+            c.tr,
+            c.ldtr,
+            c.sysenter,
+        )
     };
     assert_eq!(state(a), state(b), "{name}");
     let (x, y) = (&a.mmu.account, &b.mmu.account);
@@ -134,7 +157,12 @@ fn run_all(p: &Program) {
     let mut machines: Vec<_> = kinds
         .iter()
         .map(|&(name, engine, plain)| {
-            (name, load(p, plain), EngineState::new(engine), Log::default())
+            (
+                name,
+                load(p, plain),
+                EngineState::new(engine),
+                Log::default(),
+            )
         })
         .collect();
     for &limit in &p.stops {
@@ -211,7 +239,9 @@ fn instruction() -> impl Strategy<Value = Vec<u8>> {
     });
     let modrm = prop_oneof![modrm_mem, modrm_reg].boxed();
     let prefix = prop_oneof![6 => Just(vec![]), 1 => Just(vec![0x66u8]), 1 => Just(vec![0xf0u8])];
-    let alu_ops: Vec<u8> = (0..8u8).flat_map(|o| (0..4).map(move |f| o << 3 | f)).collect();
+    let alu_ops: Vec<u8> = (0..8u8)
+        .flat_map(|o| (0..4).map(move |f| o << 3 | f))
+        .collect();
     let two: Vec<u8> = vec![
         0x40, 0x4c, 0x92, 0x9f, 0xa3, 0xab, 0xb3, 0xbb, 0xaf, 0xb0, 0xb1, 0xb6, 0xb7, 0xbc, 0xbd,
         0xbe, 0xbf, 0xc0, 0xc1, 0xa5, 0xad, 0x1f, 0xc7,
@@ -330,13 +360,17 @@ fn remapped_code_is_seen() {
         place(&mut cpu, CODE_FRAME as u32 + 0x1000, &[0xb4, 2, 0xc3]);
         let mut a = CodeAssembler::new(32).unwrap();
         a.call(u64::from(USER_CODE)).unwrap();
-        a.mov(dword_ptr(PT_USER as u32), (CODE_FRAME + 0x1000) as u32 | 7).unwrap();
+        a.mov(dword_ptr(PT_USER as u32), (CODE_FRAME + 0x1000) as u32 | 7)
+            .unwrap();
         a.invlpg(dword_ptr(USER_CODE)).unwrap();
         a.call(u64::from(USER_CODE)).unwrap();
         a.hlt().unwrap();
         place(&mut cpu, KERNEL, &a.assemble(u64::from(KERNEL)).unwrap());
         let mut state = EngineState::new(engine);
-        assert_eq!(cpu.run(&mut state, &mut NoBus, &mut DecodeAll, 100), Exit::Halted);
+        assert_eq!(
+            cpu.run(&mut state, &mut NoBus, &mut DecodeAll, 100),
+            Exit::Halted
+        );
         assert_eq!(cpu.regs[regs::EAX], 0x201);
         outcomes.push(cpu);
     }

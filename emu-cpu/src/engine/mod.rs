@@ -172,7 +172,7 @@ impl Cpu {
                 self.retired += 1;
                 self.last_loaded = 0;
             }
-            Out::In => {
+            Out::Input => {
                 let (port, size) = port_of(self, op);
                 let v = bus.port_in(port, size);
                 match size {
@@ -183,7 +183,7 @@ impl Cpu {
                 self.eip = next;
                 self.retire(op, op.class);
             }
-            Out::PortOut => {
+            Out::Output => {
                 let (port, size) = port_of(self, op);
                 let v = match size {
                     1 => Byte::get(&self.regs, EAX as u8),

@@ -29,7 +29,7 @@ impl Cpu {
 
     /// Linear address of the memory operand, of which `size` bytes will be read.
     #[inline(always)]
-    pub(crate) fn to_read(&mut self, op: &Op, size: u32) -> Result<VirtAddr, Raised> {
+    pub(crate) fn readable_at(&mut self, op: &Op, size: u32) -> Result<VirtAddr, Raised> {
         let offset = self.offset(op);
         if self.flat_reads >> op.seg & 1 != 0 {
             Ok(VirtAddr(offset))
@@ -40,7 +40,7 @@ impl Cpu {
 
     /// Linear address of the memory operand, of which `size` bytes will be written.
     #[inline(always)]
-    pub(crate) fn to_write(&mut self, op: &Op, size: u32) -> Result<VirtAddr, Raised> {
+    pub(crate) fn writable_at(&mut self, op: &Op, size: u32) -> Result<VirtAddr, Raised> {
         let offset = self.offset(op);
         if self.flat_writes >> op.seg & 1 != 0 {
             Ok(VirtAddr(offset))
@@ -164,14 +164,14 @@ impl Cpu {
     /// Reads the memory operand.
     #[inline(always)]
     pub(crate) fn load<W: Word>(&mut self, op: &Op) -> Result<u32, Raised> {
-        let va = self.to_read(op, u32::from(W::SIZE))?;
+        let va = self.readable_at(op, u32::from(W::SIZE))?;
         self.read::<W>(va)
     }
 
     /// Writes the memory operand.
     #[inline(always)]
     pub(crate) fn store<W: Word>(&mut self, op: &Op, value: u32) -> Result<(), Raised> {
-        let va = self.to_write(op, u32::from(W::SIZE))?;
+        let va = self.writable_at(op, u32::from(W::SIZE))?;
         self.write::<W>(va, value)
     }
 

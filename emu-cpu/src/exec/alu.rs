@@ -89,7 +89,7 @@ fn to_reg<A: Alu, W: Word>(cpu: &mut Cpu, op: &Op, b: u32) -> Exec {
 #[inline(always)]
 fn to_mem<A: Alu, W: Word>(cpu: &mut Cpu, op: &Op, b: u32) -> Exec {
     if A::STORES {
-        let va = cpu.to_write(op, u32::from(W::SIZE))?;
+        let va = cpu.writable_at(op, u32::from(W::SIZE))?;
         cpu.modify::<W>(va, |flags, a| Some(A::run::<W>(flags, a, b)))?;
     } else {
         let a = cpu.load::<W>(op)?;
@@ -166,7 +166,7 @@ fn unary_reg<U: Unary, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(Out::Next)
 }
 fn unary_mem<U: Unary, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let va = cpu.to_write(op, u32::from(W::SIZE))?;
+    let va = cpu.writable_at(op, u32::from(W::SIZE))?;
     cpu.modify::<W>(va, |flags, a| Some(U::run::<W>(flags, a)))?;
     Ok(Out::Next)
 }

@@ -31,7 +31,7 @@ fn cmpxchg_reg<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(Out::Next)
 }
 fn cmpxchg_mem<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let va = cpu.to_write(op, u32::from(W::SIZE))?;
+    let va = cpu.writable_at(op, u32::from(W::SIZE))?;
     let (acc, new) = (W::get(&cpu.regs, EAX as u8), W::get(&cpu.regs, op.r2));
     let old = cpu.modify::<W>(va, |flags, old| {
         Cmp::run::<W>(flags, acc, old);
@@ -47,7 +47,7 @@ pub(crate) fn cmpxchg8b(i: &Instruction) -> Option<Handler> {
     (kind(i, 0) == Kind::Mem).then_some(cmpxchg8b_mem as Handler)
 }
 fn cmpxchg8b_mem(cpu: &mut Cpu, op: &Op) -> Exec {
-    let va = cpu.to_write(op, 8)?;
+    let va = cpu.writable_at(op, 8)?;
     let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     let expected = pair(cpu.regs[EDX], cpu.regs[EAX]);
     let new = pair(cpu.regs[ECX], cpu.regs[EBX]);
@@ -79,7 +79,7 @@ fn xadd_reg<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(Out::Next)
 }
 fn xadd_mem<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let va = cpu.to_write(op, u32::from(W::SIZE))?;
+    let va = cpu.writable_at(op, u32::from(W::SIZE))?;
     let b = W::get(&cpu.regs, op.r2);
     let old = cpu.modify::<W>(va, |flags, a| Some(Add::run::<W>(flags, a, b)))?;
     W::set(&mut cpu.regs, op.r2, old);

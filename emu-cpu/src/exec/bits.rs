@@ -107,9 +107,9 @@ fn address<C: Change, W: Word>(
         ..*op
     };
     if C::STORES {
-        cpu.to_write(&moved, size)
+        cpu.writable_at(&moved, size)
     } else {
-        cpu.to_read(&moved, size)
+        cpu.readable_at(&moved, size)
     }
 }
 

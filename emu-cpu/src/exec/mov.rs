@@ -156,7 +156,7 @@ fn xchg_reg<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(Out::Next)
 }
 fn xchg_mem<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let va = cpu.to_write(op, u32::from(W::SIZE))?;
+    let va = cpu.writable_at(op, u32::from(W::SIZE))?;
     let new = W::get(&cpu.regs, op.r2);
     let old = cpu.modify::<W>(va, |_, _| Some(new))?;
     W::set(&mut cpu.regs, op.r2, old);

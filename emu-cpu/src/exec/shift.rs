@@ -110,7 +110,7 @@ fn on_reg<S: Shift, W: Word>(cpu: &mut Cpu, op: &Op, count: u32) -> Exec {
 }
 #[inline(always)]
 fn on_mem<S: Shift, W: Word>(cpu: &mut Cpu, op: &Op, count: u32) -> Exec {
-    let va = cpu.to_write(op, u32::from(W::SIZE))?;
+    let va = cpu.writable_at(op, u32::from(W::SIZE))?;
     cpu.modify::<W>(va, |flags, a| Some(by::<S, W>(flags, a, count)))?;
     Ok(Out::Next)
 }
@@ -190,7 +190,7 @@ fn double_reg<D: Double, W: Word>(cpu: &mut Cpu, op: &Op, count: u32) -> Exec {
     Ok(Out::Next)
 }
 fn double_mem<D: Double, W: Word>(cpu: &mut Cpu, op: &Op, count: u32) -> Exec {
-    let va = cpu.to_write(op, u32::from(W::SIZE))?;
+    let va = cpu.writable_at(op, u32::from(W::SIZE))?;
     let fill = W::get(&cpu.regs, op.r2);
     cpu.modify::<W>(va, |flags, a| {
         Some(double_by::<D, W>(flags, a, fill, count))

@@ -187,12 +187,12 @@ pub(crate) fn port_out(_: &Instruction) -> Option<Handler> {
 fn run_in(cpu: &mut Cpu, op: &Op) -> Exec {
     let (port, size) = port_of(cpu, op);
     need_port(cpu, port, u32::from(size))?;
-    Ok(Out::In)
+    Ok(Out::Input)
 }
 fn run_out(cpu: &mut Cpu, op: &Op) -> Exec {
     let (port, size) = port_of(cpu, op);
     need_port(cpu, port, u32::from(size))?;
-    Ok(Out::PortOut)
+    Ok(Out::Output)
 }
 
 pub(crate) fn lgdt(i: &Instruction) -> Option<Handler> {
@@ -203,7 +203,7 @@ pub(crate) fn lidt(i: &Instruction) -> Option<Handler> {
 }
 fn load_table(cpu: &mut Cpu, op: &Op) -> Result<TableRegister, Raised> {
     cpu.need_cpl0()?;
-    let va = cpu.to_read(op, 6)?;
+    let va = cpu.readable_at(op, 6)?;
     let limit = cpu.read::<Half>(va)? as u16;
     let base = cpu.read::<Dword>(va.wrapping_add(2))?;
     Ok(TableRegister { base, limit })
@@ -223,7 +223,7 @@ pub(crate) fn sidt(_: &Instruction) -> Option<Handler> {
     Some(run_sidt)
 }
 fn store_table(cpu: &mut Cpu, op: &Op, table: TableRegister) -> Exec {
-    let va: VirtAddr = cpu.to_write(op, 6)?;
+    let va: VirtAddr = cpu.writable_at(op, 6)?;
     cpu.write::<Half>(va, u32::from(table.limit))?;
     cpu.write::<Dword>(va.wrapping_add(2), table.base)?;
     Ok(Out::Next)
