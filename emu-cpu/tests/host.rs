@@ -353,7 +353,7 @@ fn divide_overflows(i: &iced_x86::Instruction, regs: &Regs) -> bool {
         return true;
     }
     if i.mnemonic() == Mnemonic::Div {
-        return dividend / u128::from(divisor) >> bits != 0;
+        return (dividend / u128::from(divisor)) >> bits != 0;
     }
     let sign = |v: u128, bits: u32| (v << (128 - bits)) as i128 >> (128 - bits);
     let q = sign(dividend, bits * 2) / sign(u128::from(divisor), bits);
