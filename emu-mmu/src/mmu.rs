@@ -1,8 +1,8 @@
 //! The memory-management unit: what a linear access costs and finds (decisions D5 to D8).
 //!
-//! This file has the unit itself and translation; its other operations are in their own files: [`crate::control`]
-//! (control registers and invalidation), [`crate::data`] (reads, writes, read-modify-writes), [`crate::fetch`]
-//! (instruction fetches) and [`crate::span`] (repeated string operations).
+//! This file has the unit itself and translation; its other operations are in their own files: `control`
+//! (control registers and invalidation), `data` (reads, writes, read-modify-writes), `fetch`
+//! (instruction fetches) and `span` (repeated string operations).
 //!
 //! [`Mmu::reference`] builds the slow twin: the same unit with every shortcut off. Property tests hold the two together.
 //! Invariant: the account depends only on the sequence of operations, not on shortcuts or on representations of memory.

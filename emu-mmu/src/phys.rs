@@ -1,6 +1,6 @@
 //! Guest-physical memory: RAM flat from 0, low memory below, high memory above (decision D9).
 //!
-//! Low memory is one host mapping ([`crate::low`]); high frames are sparse and exact ([`crate::frame`]). Beyond RAM reads
+//! Low memory is one host mapping (`low`); high frames are sparse and exact (`frame`). Beyond RAM reads
 //! give all ones and writes are dropped, as on an empty bus. Nothing is counted here: cost belongs to [`crate::Mmu`].
 //!
 //! Invariant: whatever the representation, a read returns the bytes last written.
