@@ -113,6 +113,12 @@ fn pairs_equal_their_totals() {
             .notes
             .iter()
             .for_each(|n| println!("    {n}"));
+        // Beyond perf's records: the root's image, what strace saw of the root before perf came, and
+        // calls that packing split.
+        println!(
+            "    {} calls beyond perf's",
+            s.calls - trace.header().totals.get("syscalls")
+        );
         for line in compare(totals, &trace) {
             println!("    {line}");
             wrong.push(format!("{name}: {line}"));

@@ -596,21 +596,19 @@ impl Recorder {
 
     /// Whether a perf record of a call is the one that strace printed.
     fn is_printed(&mut self, tid: u32, time: u64, nr: u32) -> bool {
+        let abi = self.abi;
         let Some(queue) = self.expected.get_mut(&tid) else {
             return false;
         };
-        let due = |&(entry, n): &(u64, u32)| n == nr && entry <= time + STAMP_SLACK_NS;
-        match queue
+        let latest = time + STAMP_SLACK_NS;
+        let found = queue
             .iter()
-            .take_while(|c| c.0 <= time + STAMP_SLACK_NS)
-            .position(due)
-        {
-            Some(at) => {
-                queue.drain(..=at);
-                true
-            }
-            None => false,
+            .take_while(|(entry, _)| *entry <= latest)
+            .position(|&(_, printed)| syscalls::is_same_call(nr, printed, abi));
+        if let Some(at) = found {
+            queue.drain(..=at);
         }
+        found.is_some()
     }
 
     fn fault(&mut self, tid: u32, time: u64, f: Fault) {

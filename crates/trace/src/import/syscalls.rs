@@ -156,6 +156,17 @@ pub fn i386_number(nr: u32, abi: Abi) -> u32 {
     }
 }
 
+/// `ipc`, the one number that carried all System V calls before 5.1 gave each its own.
+const IPC: u32 = 117;
+
+/// Whether a perf record of `nr` may be the call that strace printed with the number `printed`: strace
+/// decodes `ipc`.
+#[must_use]
+pub const fn is_same_call(nr: u32, printed: u32, abi: Abi) -> bool {
+    let ipc = matches!(abi, Abi::I386) && nr == IPC && printed >= 393 && printed <= 402;
+    nr == printed || ipc
+}
+
 /// Bytes copied (from user memory, to user memory) by a call with that i386 number.
 #[must_use]
 pub const fn copied_bytes(nr: u32) -> (u32, u32) {
