@@ -72,3 +72,5 @@ pub mod trap;
 pub mod uaccess;
 pub mod uaccess_direct;
 pub mod uaccess_split;
+#[cfg(all(target_arch = "x86", target_os = "none"))]
+pub mod x86;
