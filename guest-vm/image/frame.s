@@ -155,3 +155,21 @@ _start:
     call boot_entry
     jmp leave_kernel
 .endm
+
+# Loads the segment registers and the task register from the kernel's GDT: load_segments().
+    .section .text.boot, "ax"
+    .globl load_segments
+load_segments:
+    pushl $0x60
+    pushl $1f
+    lretl
+1:  movl $0x68, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    xorl %eax, %eax
+    movl %eax, %fs
+    movl %eax, %gs
+    movl $0x80, %eax
+    ltrw %ax
+    retl

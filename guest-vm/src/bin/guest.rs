@@ -19,7 +19,7 @@ use lowmem_abi::layout::CPU_START;
 use lowmem_abi::port::{BOOTED, ReportKind};
 
 #[cfg(feature = "pte_chain")]
-type Map = guest_vm::rmap::pte_chain::PteChain;
+type Map = guest_vm::rmap::pte_chain::PteChains;
 #[cfg(not(feature = "pte_chain"))]
 type Map = guest_vm::rmap::anon_vma::AnonVmaMap;
 
@@ -44,6 +44,11 @@ global_asm!(
     options(att_syntax, raw)
 );
 
+unsafe extern "C" {
+    /// Loads segment and task registers from the GDT.
+    fn load_segments();
+}
+
 /// Called by every entry stub.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(frame: u32, vector: u32) -> u32 {
@@ -63,13 +68,7 @@ extern "C" fn boot_entry() -> u32 {
     unsafe {
         table(Table::Gdt, word(5), word(6));
         table(Table::Idt, word(7), word(8));
-        asm!(
-            "push {cs}", "mov {t}, offset 2f", "push {t}", "retf", "2:",
-            "mov ds, {ds:e}", "mov es, {ds:e}", "mov ss, {ds:e}", "mov fs, {null:e}", "mov gs, {null:e}",
-            "ltr {tr:x}",
-            cs = in(reg) arch::KERNEL_CS, t = out(reg) _, ds = in(reg) arch::KERNEL_DS,
-            null = in(reg) 0, tr = in(reg) arch::TSS,
-        );
+        load_segments();
         for (msr, value) in [(0x174, word(14)), (0x175, word(15)), (0x176, word(16))] {
             wrmsr(msr, value);
         }
