@@ -1,0 +1,183 @@
+//! `cargo xtask guest`: build, check, commit and compare the guest images (decision D13).
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`toolchain`] | the pinned compiler, unpacked into the user's cache directory |
+//! | [`build`] | the rows and their cargo invocations |
+//! | [`inspect`] | what an image must and must not contain |
+//! | [`manifest`] | hashes: of the sources, of the images |
+//!
+//! Invariant: an image is committed only after it passed inspection.
+
+mod build;
+mod inspect;
+mod manifest;
+mod toolchain;
+
+#[path = "../../../machine/src/archive.rs"]
+#[allow(unreachable_pub, reason = "the same file is a public module of lowmem-machine")]
+mod archive;
+
+use clap::Args;
+use manifest::{ImageEntry, Manifest};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Options of `cargo xtask guest`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Compare the rebuilt images with the committed archive, byte by byte
+    #[arg(long, conflicts_with_all = ["fresh", "commit"])]
+    verify: bool,
+    /// Only compare the committed manifest with the sources: no toolchain, no build
+    #[arg(long, conflicts_with = "commit")]
+    fresh: bool,
+    /// Write the rebuilt images to guest-vm/images
+    #[arg(long)]
+    commit: bool,
+}
+
+/// Why it failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A file could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// A command could not be started or failed.
+    #[error("{0}")]
+    Command(String),
+    /// A download is not what was pinned.
+    #[error("{file} has sha-256 {found}, pinned is {pinned}")]
+    Pin {
+        file: String,
+        found: String,
+        pinned: &'static str,
+    },
+    /// An image breaks a rule.
+    #[error("image {image}: {reason}")]
+    Image { image: String, reason: String },
+    /// The manifest cannot be read.
+    #[error("guest-vm/images/manifest.json: {0}")]
+    Manifest(String),
+    /// Sources changed since the images were committed.
+    #[error(
+        "the committed guest images are older than their sources: run `cargo xtask guest --commit`"
+    )]
+    Stale,
+}
+
+/// Reads a file, naming it on failure.
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes a file under its final name only when it is whole.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let part = path.with_extension("part");
+    let fail = |source| Error::File {
+        path: path.to_owned(),
+        source,
+    };
+    fs::create_dir_all(path.parent().expect("a file has a directory")).map_err(fail)?;
+    fs::write(&part, bytes).map_err(fail)?;
+    fs::rename(&part, path).map_err(fail)
+}
+
+/// Runs the command.
+pub(crate) fn run(options: &Options) -> Result<(), Error> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("crates/xtask lies two directories below the workspace")
+        .to_owned();
+    let committed = root.join("guest-vm/images");
+    let sources = manifest::source_hash(&root)?;
+    if options.fresh {
+        return fresh(&committed, &sources);
+    }
+    let compiler = toolchain::get()?;
+    let mut images = Vec::new();
+    let mut entries = Vec::new();
+    for row in build::ROWS {
+        let bytes = build::build(&root, &compiler, row)?;
+        let found = inspect::inspect(row, &bytes)?;
+        println!(
+            "{:<16} text {:>6} bytes, probes {:>5} bytes ({:.1} %)",
+            row.name,
+            found.text_bytes,
+            found.probe_bytes,
+            100.0 * f64::from(found.probe_bytes) / f64::from(found.text_bytes.max(1)),
+        );
+        write(&root.join(format!("target/guest/{}.elf", row.name)), &bytes)?;
+        entries.push(ImageEntry::new(row.name, &bytes, &found));
+        images.push((row.name.to_owned(), bytes));
+    }
+    let archive = zstd::encode_all(archive::pack(&images).as_slice(), 19)
+        .map_err(|e| Error::Command(format!("zstd: {e}")))?;
+    let manifest = Manifest::new(&sources, &archive, entries);
+    write(
+        &root.join("target/guest/manifest.json"),
+        manifest.to_json().as_bytes(),
+    )?;
+    if options.verify {
+        verify(&committed, &images)?;
+    }
+    if options.commit {
+        write(&committed.join("images.zst"), &archive)?;
+        write(
+            &committed.join("manifest.json"),
+            manifest.to_json().as_bytes(),
+        )?;
+        println!("committed {} images, {} bytes", images.len(), archive.len());
+    }
+    Ok(())
+}
+
+/// The committed archive is the one the manifest names, and both belong to the sources as they are.
+fn fresh(committed: &Path, sources: &str) -> Result<(), Error> {
+    let manifest = Manifest::read(&committed.join("manifest.json"))?;
+    let archive = read(&committed.join("images.zst"))?;
+    if manifest.archive_sha256 != manifest::sha256(&archive) {
+        return Err(Error::Manifest(
+            "images.zst is not the archive it names".to_owned(),
+        ));
+    }
+    if manifest.source_sha256 != sources {
+        return Err(Error::Stale);
+    }
+    println!("guest images are up to date");
+    Ok(())
+}
+
+/// Every rebuilt image is byte-identical with the committed one.
+fn verify(committed: &Path, images: &[(String, Vec<u8>)]) -> Result<(), Error> {
+    let archive = zstd::decode_all(read(&committed.join("images.zst"))?.as_slice())
+        .map_err(|e| Error::Manifest(format!("images.zst: {e}")))?;
+    let old = archive::unpack(&archive).map_err(|e| Error::Manifest(e.0.to_owned()))?;
+    if old.len() != images.len() {
+        return Err(Error::Manifest(format!(
+            "{} images, built {}",
+            old.len(),
+            images.len()
+        )));
+    }
+    for (name, bytes) in images {
+        if !old.iter().any(|(n, b)| n == name && b == bytes) {
+            return Err(Error::Image {
+                image: name.clone(),
+                reason: "rebuilt, it differs from the committed one".to_owned(),
+            });
+        }
+    }
+    println!(
+        "all {} images are byte-identical with the committed ones",
+        images.len()
+    );
+    Ok(())
+}
