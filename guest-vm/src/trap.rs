@@ -18,6 +18,7 @@ use lowmem_abi::boot::{
     VECTOR_RESCHED, VECTOR_SYSENTER, VECTOR_SYSTEM_CALL, VECTOR_TICK, VECTOR_UNMAP,
 };
 use lowmem_abi::port::ReportKind;
+use lowmem_abi::probe::Probe;
 
 /// Vector of the page fault.
 pub const VECTOR_PAGE_FAULT: u32 = 14;
@@ -34,7 +35,11 @@ pub fn kernel_main<K: Kernel>(k: K, frame: Low<Frame>, vector: u32) -> Low<Frame
         VECTOR_PAGE_FAULT => page_fault(k, frame),
         VECTOR_SYSTEM_CALL => crate::syscall::dispatch(k, frame),
         VECTOR_SYSENTER => sysenter(k, frame),
-        VECTOR_TICK => crate::sched::tick(k, frame),
+        VECTOR_TICK => {
+            k.begin(Probe::Tick);
+            crate::sched::tick(k, frame);
+            k.end(Probe::Tick);
+        }
         VECTOR_RESCHED => {}
         VECTOR_UNMAP => crate::reclaim::unmap_probe(k),
         _ => k.fatal(
