@@ -6,10 +6,13 @@
 //!
 //! Invariant: an image covers whole frames from [`lowmem_abi::layout::IMAGE`] to [`Image::end_frame`].
 
+use crate::archive;
 use emu_mmu::{PhysAddr, PhysMem};
 use lowmem_abi::boot::Symbols;
 use lowmem_abi::layout::{IMAGE, PAGE_SHIFT, PAGE_SIZE};
-use object::{Object, ObjectSegment, ObjectSymbol};
+
+use object::read::elf::{ElfFile32, ProgramHeader};
+use object::{LittleEndian, Object, ObjectSymbol};
 use std::collections::BTreeMap;
 
 /// Why an image cannot be used.
@@ -59,18 +62,26 @@ pub struct Image {
 }
 
 impl Image {
-    /// The image of a row.
+    /// The image of a row: from the directory that LOWMEM_GUEST_IMAGES names (what `cargo xtask guest` built), else the committed
+    /// one that this program carries.
     pub fn for_row(name: &str, page_offset: u32) -> Result<Image, ImageError> {
-        // Fallback until images are built: an empty image of 128 frames.
-        let _ = page_offset;
-        Ok(Image {
+        let missing = |place: String| ImageError::Missing {
             name: name.to_owned(),
-            pieces: Vec::new(),
-            end_frame: (IMAGE >> PAGE_SHIFT) + 128,
-            symbols: Symbols::default(),
-            start: None,
-            functions: BTreeMap::new(),
-        })
+            place,
+        };
+        if let Some(dir) = std::env::var_os("LOWMEM_GUEST_IMAGES") {
+            let path = std::path::Path::new(&dir).join(format!("{name}.elf"));
+            let bytes =
+                std::fs::read(&path).map_err(|e| missing(format!("{}: {e}", path.display())))?;
+            return Image::parse(name, &bytes, page_offset);
+        }
+        const COMMITTED: &[u8] = include_bytes!("../../../guest-vm/images/images.zst");
+        let committed = || "the built-in archive".to_owned();
+        let archive = zstd::decode_all(COMMITTED).map_err(|_| missing(committed()))?;
+        let images = archive::unpack(&archive).map_err(|_| missing(committed()))?;
+        let found = images.iter().find(|(n, _)| n == name);
+        let (_, bytes) = found.ok_or_else(|| missing(committed()))?;
+        Image::parse(name, bytes, page_offset)
     }
 
     /// Reads an ELF file linked for `page_offset`.
@@ -79,21 +90,28 @@ impl Image {
             name: name.to_owned(),
             reason,
         };
-        let elf = object::File::parse(bytes).map_err(|e| bad(e.to_string()))?;
+        let elf: ElfFile32<'_, LittleEndian> =
+            ElfFile32::parse(bytes).map_err(|e| bad(e.to_string()))?;
         if elf.architecture() != object::Architecture::I386 {
             return Err(bad(format!("architecture {:?}", elf.architecture())));
         }
         let mut pieces = Vec::new();
         let mut end = IMAGE;
-        for segment in elf.segments() {
-            let va = segment.address() as u32;
-            let Some(pa) = va.checked_sub(page_offset).filter(|pa| *pa >= IMAGE) else {
+        // By physical address: the 4G/4G trampoline runs in the shared top, far from where it is loaded.
+        for segment in elf.elf_program_headers() {
+            if segment.p_type(LittleEndian) != object::elf::PT_LOAD {
+                continue;
+            }
+            let (pa, va) = (segment.p_paddr(LittleEndian), segment.p_vaddr(LittleEndian));
+            if pa < IMAGE || (pa != va.wrapping_sub(page_offset) && va < 0xff00_0000) {
                 return Err(bad(format!(
-                    "segment at {va:#x} lies outside the direct map"
+                    "segment at {va:#x}, loaded at {pa:#x}, lies outside the direct map"
                 )));
-            };
-            let data = segment.data().map_err(|e| bad(e.to_string()))?;
-            end = end.max(pa.saturating_add(segment.size() as u32));
+            }
+            let data = segment
+                .data(LittleEndian, bytes)
+                .map_err(|()| bad(format!("segment at {va:#x} lies outside the file")))?;
+            end = end.max(pa.saturating_add(segment.p_memsz(LittleEndian)));
             if !data.is_empty() {
                 pieces.push((pa, data.to_vec()));
             }
@@ -133,7 +151,7 @@ impl Image {
             pieces,
             end_frame: end.div_ceil(PAGE_SIZE),
             symbols,
-            start: by_name.get("_start").copied(),
+            start: by_name.get("_start_phys").copied(),
             functions,
         })
     }

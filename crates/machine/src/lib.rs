@@ -6,7 +6,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`image`] | the guest kernel's ELF file and its symbols |
+//! | [`image`], [`archive`] | the guest kernel's ELF file and its symbols; where they are kept |
 //! | [`device`] | file content and swap |
 //! | [`native`] | the kernel's handle on the host |
 //! | [`user_copy`] | the direct user copy, natively |
@@ -14,6 +14,7 @@
 //!
 //! Invariant: both modes leave the same guest memory, but for kernel stacks and declared time words.
 
+pub mod archive;
 pub mod books;
 pub mod call;
 mod check;

@@ -8,8 +8,8 @@ use crate::machine::Machine;
 use crate::native::Row;
 
 use guest_vm::page_alloc::pfn_to_page;
-use guest_vm::slab::{self, CacheId};
 use guest_vm::page_alloc::zone::{ZoneKind, zone};
+use guest_vm::slab::{self, CacheId};
 use lowmem_abi::owner::Owner as PageOwner;
 use lowmem_report::{LowmemUse, Owner};
 

@@ -25,7 +25,12 @@ fn same_everywhere(trace: &Trace) {
     for rmap in [Rmap::AnonVma, Rmap::PteChain] {
         for split in [Split::G3G1, Split::G4G4] {
             let m = run(trace, rmap, split);
-            assert_eq!(m.outcome, Outcome::Complete, "{rmap} {split}: {:?}", m.reason);
+            assert_eq!(
+                m.outcome,
+                Outcome::Complete,
+                "{rmap} {split}: {:?}",
+                m.reason
+            );
             let hash = m.memory_hash.expect("complete runs have a hash");
             hashes.push((rmap, split, hash));
         }
@@ -53,7 +58,10 @@ fn fork_copies_on_write() {
     t.on(c).write(a).load(a + PAGE_SIZE, 4);
     t.on(p).write(a + PAGE_SIZE).load(a, 4);
     t.on(c).load(a + PAGE_SIZE, 4).exit();
-    t.on(p).wait(c).mprotect(a, PAGE_SIZE, Prot::READ).load(a, 4);
+    t.on(p)
+        .wait(c)
+        .mprotect(a, PAGE_SIZE, Prot::READ)
+        .load(a, 4);
     let b = t.on(p).mremap(a + PAGE_SIZE, PAGE_SIZE, 4 * PAGE_SIZE);
     t.on(p).load(b, 4).write(b + 3 * PAGE_SIZE).exit();
     same_everywhere(&t.finish());
