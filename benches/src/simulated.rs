@@ -20,7 +20,9 @@ impl Measurement for SimulatedCycles {
     fn start(&self) -> Self::Intermediate {}
 
     fn end(&self, (): Self::Intermediate) -> u64 {
-        unreachable!("simulated cycles are reported by iter_custom, never by a pair of clock readings")
+        unreachable!(
+            "simulated cycles are reported by iter_custom, never by a pair of clock readings"
+        )
     }
 
     fn add(&self, a: &u64, b: &u64) -> u64 {
@@ -55,7 +57,12 @@ impl ValueFormatter for CyclesFormatter {
         unit
     }
 
-    fn scale_throughputs(&self, _: f64, throughput: &Throughput, values: &mut [f64]) -> &'static str {
+    fn scale_throughputs(
+        &self,
+        _: f64,
+        throughput: &Throughput,
+        values: &mut [f64],
+    ) -> &'static str {
         let (units, unit) = match *throughput {
             Throughput::Bytes(n) | Throughput::BytesDecimal(n) => (n, "bytes/kcycle"),
             Throughput::Elements(n) => (n, "elements/kcycle"),

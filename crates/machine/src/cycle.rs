@@ -46,6 +46,19 @@ pub struct CycleState {
     pub via: Via,
 }
 
+impl CycleState {
+    /// For a clone of a machine whose CPU is `cpu`: nothing decoded, counters at zero.
+    pub(crate) fn restarted(&self, cpu: &Cpu) -> Self {
+        let mut books = Books::default();
+        books.restart(&cpu.mmu.account);
+        Self {
+            engine: EngineState::new(self.engine.engine()),
+            books,
+            via: self.via,
+        }
+    }
+}
+
 /// How the CPU is made and driven.
 #[derive(Debug, Clone)]
 pub struct CycleOptions {

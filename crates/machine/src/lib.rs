@@ -31,6 +31,7 @@ pub mod native;
 pub mod replay;
 pub mod replayer;
 pub mod rows;
+pub mod sample;
 mod unmap_probe;
 mod user_copy;
 pub mod walk;

@@ -94,7 +94,7 @@ impl<I: Row> Machine<I> {
     }
 
     /// Unmaps one page in cycle mode; `None` if it was no candidate.
-    fn unmap_one(
+    pub(crate) fn unmap_one(
         &mut self,
         engine: &mut emu_cpu::EngineState,
         pfn: u32,
