@@ -108,3 +108,12 @@ fn pentium4_tlb_reach() {
     // Measured 40 to 45; the lower end, because with coloured frames nothing here falls out of the 512 KB of L2.
     within(10.0, chase("pentium4", &random(512 << 10)), 40.0);
 }
+
+#[test]
+fn every_shipped_preset_can_be_built() {
+    for name in Preset::built_in() {
+        let mem = PhysMem::new(1 << 20, 0).unwrap();
+        let preset = Preset::open(name).unwrap();
+        assert!(Mmu::new(mem, preset.geometry()).is_ok(), "{name}");
+    }
+}
