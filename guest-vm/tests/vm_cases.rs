@@ -4,9 +4,10 @@ mod harness;
 mod space_model;
 mod world;
 
-use guest_vm::layout::{Vma, vm};
+use guest_vm::layout::{Page, Vma, vm};
 use guest_vm::mm::vma::find_vma;
 use guest_vm::mm::{self, shm};
+use guest_vm::page_alloc::{Gfp, alloc_pages, free_pages};
 use guest_vm::ptr::Low;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
@@ -19,6 +20,7 @@ use guest_vm::uaccess_split::Split;
 use lowmem_abi::boot::{VECTOR_RESCHED, VECTOR_TICK};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
+use lowmem_abi::owner::Owner;
 use lowmem_abi::port::file_word;
 use lowmem_abi::probe::Probe;
 use space_model::PAGE;
@@ -672,4 +674,104 @@ fn results_are_not_expected_unless_recorded() {
         .sum();
     assert_eq!(child.total_vm(w.h.k), mapped);
     w.clean();
+}
+
+/// Takes every page a GFP_KERNEL request can have.
+fn exhaust<S: Scheme, A: Access>(w: &World<S, A>) -> Vec<Low<Page>> {
+    let mut taken = vec![];
+    while let Ok(page) = alloc_pages(w.h.k, Gfp::Kernel, 0, Owner::Kmalloc) {
+        taken.push(page);
+    }
+    taken
+}
+
+fn fork_with_few_pages<S: Scheme, A: Access>() {
+    let mut w = World::<S, A>::with_ram(24);
+    w.exec();
+    let k = w.h.k;
+    w.map(0, 8, R | W);
+    w.map(1024, 2, R | W);
+    w.call(
+        call::MMAP2,
+        &[va(16), 4 * PAGE, R, MAP_SHARED | MAP_FIXED, 1, 0],
+    );
+    for at in [0, 1, 5, 1024] {
+        w.h.touch(va(at), true);
+    }
+    w.h.touch(va(17), false);
+    let before = in_use(k);
+    let committed = task::tasks(k).committed(k);
+    let mut held = exhaust(&w);
+    w.h.mailbox().child = 2;
+    let (mut failed, mut result) = (0, ENOMEM);
+    while result == ENOMEM {
+        result = w.call(call::FORK, &[]);
+        w.clean();
+        if result == ENOMEM {
+            failed += 1;
+            assert!(task::find(k, 2).is_null());
+            assert_eq!(
+                task::tasks(k).committed(k),
+                committed,
+                "after {failed} failures"
+            );
+            assert_eq!((w.mm().users(k), task::tasks(k).mmlist_nr(k)), (1, 1));
+            let mut now = in_use(k);
+            now.retain(|what, n| before.get(what) != Some(n) && *what != "stacks");
+            assert!(now.is_empty(), "left by a failed fork: {now:?}");
+            // One page more for the next try.
+            free_pages(k, held.pop().expect("fork needs less than all memory"), 0);
+        }
+    }
+    assert_eq!(result, 2);
+    assert!(failed >= 5, "only {failed} ways to fail");
+}
+
+#[test]
+fn a_fork_that_runs_out_of_memory_leaves_nothing() {
+    fork_with_few_pages::<PteChains, Direct>();
+    fork_with_few_pages::<AnonVmaMap, Direct>();
+    fork_with_few_pages::<AnonVmaMap, Split>();
+}
+
+fn move_without_memory<S: Scheme>() {
+    let mut w = World::<S, Direct>::with_ram(24);
+    w.exec();
+    let k = w.h.k;
+    // Across a page-table boundary at the destination: the first part of the move succeeds, the second has no table.
+    w.map(0, 8, R | W);
+    for i in 0..8 {
+        w.h.write_user(va(i) + 4, 100 + i);
+    }
+    w.map(508, 1, R | W);
+    w.h.touch(va(508), true);
+    w.unmap(508, 1);
+    let total = w.mm().total_vm(k);
+    let committed = task::tasks(k).committed(k);
+    let held = exhaust(&w);
+    let args = [va(0), 8 * PAGE, 8 * PAGE, 3, va(508)];
+    assert_eq!(w.call(call::MREMAP, &args), ENOMEM);
+    for page in held {
+        free_pages(k, page, 0);
+    }
+    assert_eq!(w.layout(), vec![(0, 8)]);
+    w.clean();
+    assert_eq!(
+        (w.mm().total_vm(k), task::tasks(k).committed(k)),
+        (total, committed)
+    );
+    for i in 0..8 {
+        assert_eq!(w.h.read_user(va(i) + 4), 100 + i);
+    }
+    assert_eq!(w.call(call::MREMAP, &args), va(508));
+    for i in 0..8 {
+        assert_eq!(w.h.read_user(va(508 + i) + 4), 100 + i);
+    }
+    w.clean();
+}
+
+#[test]
+fn a_move_that_runs_out_of_page_tables_is_taken_back() {
+    move_without_memory::<PteChains>();
+    move_without_memory::<AnonVmaMap>();
 }

@@ -2,7 +2,8 @@
 //!
 //! A replay carries the address the recorded kernel chose: the search is carried out and charged, then the recorded
 //! address is taken (decision D2); `free_area_cache` keeps what this kernel's own search left there, so that
-//! its next search starts where the historic one would have. An occupied recorded address ends the run. Left out: limits, file modes
+//! its next search starts where the historic one would have. An occupied recorded address ends the run. MAP_POPULATE faults its
+//! pages in for every mapping, as recorded kernels did (2.6.7 only for shared ones). Left out: limits, file modes
 //! (a shared file mapping is taken to be of a file opened for writing: an assumption), deny-write.
 //!
 //! Invariant: total_vm is the sum of the lengths of all vmas, in pages.

@@ -3,7 +3,8 @@
 //! | module | owns |
 //! |---|---|
 //! | [`mm_struct`] | mm_alloc, mmput, mmdrop; the list of all mms |
-//! | [`vma`] | finding, linking, splitting, adjusting vmas; stack growth |
+//! | [`vma`] | finding and linking vmas; stack growth |
+//! | [`adjust`] | vma_adjust, split_vma: where bounds move |
 //! | [`merge`] | vma_merge: the eight cases |
 //! | [`mmap`], [`munmap`], [`mprotect`], [`mremap`], [`brk`] | the calls of those names |
 //! | [`madvise`], [`mlock`], [`fremap`], [`shm`] | likewise; `fremap` is remap_file_pages |
@@ -17,6 +18,7 @@ use crate::layout::Mm;
 pub use crate::pgtable::task_size;
 use crate::ptr::Low;
 
+pub mod adjust;
 pub mod brk;
 pub mod copy;
 pub mod exec;

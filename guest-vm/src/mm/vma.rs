@@ -1,27 +1,22 @@
-//! vm_area_struct: look-up, linking, splitting, adjusting (mm/mmap.c of 2.6.7).
+//! vm_area_struct: look-up, linking, growing a stack, the end (mm/mmap.c of 2.6.7).
 //!
-//! A vma is on a sorted list, in a red-black tree, in its file's i_mmap and on its reverse map's lists. [`vma_adjust`] is the one
-//! place where bounds move while a vma is linked; its order of locks and steps is that of 2.6.7 with the two later
-//! fixes (the importer of a shifted boundary gets the other's anon_vma, 2004-06-20; adopted lists are locked, 2004-06-26),
-//! both of which live behind [`ReverseMap::adjust_begin`].
+//! A vma is on a sorted list, in a red-black tree, in its file's i_mmap and on its reverse map's lists. Bounds of a linked
+//! vma move in `adjust.rs` only, but for a stack's start.
 //!
 //! Invariant: list and tree hold the same vmas, sorted, not overlapping; `map_count` counts them.
 
-use crate::bug_on;
 use crate::file;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mapping, Mm, RbNode, Vma, vm, vm_ops};
-use crate::mm::{Errno, MAX_MAP_COUNT, shm};
+pub use crate::mm::adjust::{NewBounds, NewHalf, split_vma, vma_adjust};
+use crate::mm::{Errno, shm};
 use crate::page_alloc::Gfp;
 use crate::ptr::Low;
 use crate::rbtree::{self, Link};
-use crate::rmap::file::{
-    i_mmap_adjust_begin, i_mmap_adjust_end, i_mmap_insert, i_mmap_remove, i_mmap_unlink,
-};
+use crate::rmap::file::{i_mmap_insert, i_mmap_unlink};
 use crate::rmap::{Adjust, ReverseMap};
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 use crate::task::tasks;
-use lowmem_abi::probe::Probe;
 
 /// Offset of the tree node in a vma.
 const RB: u32 = 24;
@@ -154,7 +149,7 @@ fn link_list<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, prev: Low<Vma>, parent
 }
 
 /// Puts `vma` into list and tree at `place`.
-fn link_list_and_tree<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, place: &Place) {
+pub(super) fn link_list_and_tree<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, place: &Place) {
     link_list(k, mm, vma, place.prev, place.parent);
     rbtree::link(k, vma.rb(k), place.parent, place.link);
     rbtree::insert_color(k, vma.rb(k), root_of(mm));
@@ -189,14 +184,14 @@ pub fn mapping_of<K: Kernel>(k: K, vma: Low<Vma>) -> Low<Mapping> {
 }
 
 #[inline(always)]
-fn lock_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) {
+pub(super) fn lock_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) {
     if !mapping.is_null() {
         mapping.i_mmap_lock(k).lock(k);
     }
 }
 
 #[inline(always)]
-fn unlock_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) {
+pub(super) fn unlock_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) {
     if !mapping.is_null() {
         mapping.i_mmap_lock(k).unlock(k);
     }
@@ -278,7 +273,7 @@ pub fn remove_vm_struct<K: Kernel>(k: K, vma: Low<Vma>) {
 }
 
 /// Takes `vma`, the successor of `prev`, out of list and tree (__vma_unlink).
-fn unlink<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, prev: Low<Vma>) {
+pub(super) fn unlink<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, prev: Low<Vma>) {
     prev.set_next(k, vma.next(k));
     rbtree::erase(k, vma.rb(k), root_of(mm));
     if mm.mmap_cache(k) == vma {
@@ -303,171 +298,6 @@ pub fn detach<K: Kernel>(k: K, mm: Low<Mm>, first: Low<Vma>, prev: Low<Vma>, end
     }
     tail.set_next(k, Low::NULL);
     mm.set_mmap_cache(k, Low::NULL);
-}
-
-/// Where a vma's bounds move to.
-#[derive(Debug, Clone, Copy)]
-pub struct NewBounds {
-    /// Its first address.
-    pub start: u32,
-    /// First address behind it.
-    pub end: u32,
-    /// Its page offset.
-    pub pgoff: u32,
-}
-
-/// Moves bounds (vma_adjust). Without `insert`, the boundary to the next vma moves along, or the next one or two are
-/// swallowed; with it, `insert` (not yet linked) takes what `vma` gives up.
-pub fn vma_adjust<K: Kernel>(
-    k: K,
-    vma: Low<Vma>,
-    to: NewBounds,
-    insert: Low<Vma>,
-) -> Result<(), Oom> {
-    let mm = vma.mm(k);
-    let mut end = to.end;
-    loop {
-        let next = vma.next(k);
-        let mut a = Adjust {
-            vma,
-            start: to.start,
-            end,
-            next: Low::NULL,
-            swallow: false,
-            insert,
-        };
-        let mut shift = 0u32;
-        let mut twice = false;
-        if !next.is_null() && insert.is_null() {
-            if end >= next.end(k) {
-                // Cases 1, 6, 7 (as far as the area is a vma), 8: all of next, perhaps one more behind it.
-                twice = end > next.end(k);
-                end = next.end(k);
-                a.end = end;
-                a.next = next;
-                a.swallow = true;
-            } else if end > next.start(k) {
-                // Case 5: the boundary moves up.
-                shift = end.wrapping_sub(next.start(k));
-                a.next = next;
-            } else if end < vma.end(k) {
-                // Case 4: the boundary moves down.
-                shift = end.wrapping_sub(vma.end(k));
-                a.next = next;
-            }
-        }
-        let mapping = mapping_of(k, vma);
-        lock_mapping(k, mapping);
-        if !mapping.is_null() && !insert.is_null() {
-            i_mmap_insert(k, insert);
-        }
-        if let Err(oom) = K::Rmap::adjust_begin(k, &a) {
-            if !mapping.is_null() && !insert.is_null() {
-                i_mmap_remove(k, insert);
-            }
-            unlock_mapping(k, mapping);
-            return Err(oom);
-        }
-        i_mmap_adjust_begin(k, vma);
-        if shift != 0 {
-            i_mmap_adjust_begin(k, next);
-        }
-        vma.set_start(k, to.start);
-        vma.set_end(k, end);
-        vma.set_pgoff(k, to.pgoff);
-        if shift != 0 {
-            next.set_start(k, next.start(k).wrapping_add(shift));
-            // The shift is signed.
-            let pages = ((shift as i32) >> 12) as u32;
-            next.set_pgoff(k, next.pgoff(k).wrapping_add(pages));
-        }
-        if shift != 0 {
-            i_mmap_adjust_end(k, next);
-        }
-        i_mmap_adjust_end(k, vma);
-        if a.swallow {
-            unlink(k, mm, next, vma);
-            if !mapping.is_null() {
-                i_mmap_remove(k, next);
-            }
-        } else if !insert.is_null() {
-            let place = find_vma_prepare(k, mm, insert.start(k));
-            bug_on!(
-                k,
-                Vma,
-                !place.next.is_null() && place.next.start(k) < insert.end(k),
-                insert.start(k)
-            );
-            link_list_and_tree(k, mm, insert, &place);
-            mm.set_map_count(k, mm.map_count(k).wrapping_add(1));
-        }
-        K::Rmap::adjust_end(k, &a);
-        unlock_mapping(k, mapping);
-        if a.swallow {
-            let f = next.file(k);
-            if !f.is_null() {
-                file::fput(k, f);
-            }
-            mm.set_map_count(k, mm.map_count(k).wrapping_sub(1));
-            kmem_cache_free(k, CacheId::Vma, next);
-            if twice {
-                end = to.end;
-                continue;
-            }
-        }
-        return Ok(());
-    }
-}
-
-/// Which half of a split is the new vma.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewHalf {
-    /// The lower one.
-    Below,
-    /// The upper one.
-    Above,
-}
-
-/// Splits `vma` at `addr`, which lies inside it.
-pub fn split_vma<K: Kernel>(
-    k: K,
-    mm: Low<Mm>,
-    vma: Low<Vma>,
-    addr: u32,
-    half: NewHalf,
-) -> Result<(), Errno> {
-    if mm.map_count(k) >= MAX_MAP_COUNT {
-        return Err(Errno::Enomem);
-    }
-    let new = vma_copy(k, vma)?;
-    let pages_below = (addr - vma.start(k)) >> 12;
-    let pgoff_above = vma.pgoff(k).wrapping_add(pages_below);
-    match half {
-        NewHalf::Below => new.set_end(k, addr),
-        NewHalf::Above => {
-            new.set_start(k, addr);
-            new.set_pgoff(k, pgoff_above);
-        }
-    }
-    vma_open(k, new);
-    let to = match half {
-        NewHalf::Below => NewBounds {
-            start: addr,
-            end: vma.end(k),
-            pgoff: pgoff_above,
-        },
-        NewHalf::Above => NewBounds {
-            start: vma.start(k),
-            end: addr,
-            pgoff: vma.pgoff(k),
-        },
-    };
-    if let Err(oom) = vma_adjust(k, vma, to, new) {
-        vma_discard(k, new);
-        return Err(oom.into());
-    }
-    k.probe(Probe::VmaSplit);
-    Ok(())
 }
 
 /// Frees an opened vma that was never linked.
