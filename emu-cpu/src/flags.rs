@@ -3,7 +3,7 @@
 //! An arithmetic instruction stores its sign-extended result and its carry vector (the carries, or borrows, out of every
 //! bit); a flag is derived when it is read. Carry out of the top bit is CF, top and next-to-top differ means OF, carry
 //! out of bit 3 is AF. Two delta fields let POPF and SAHF store combinations no result has.
-//! Invariant: [`Flags::arith`] after [`Flags::set_arith`] gives back what was stored.
+//! Invariant: `Flags::arith` after `Flags::set_arith` gives back what was stored.
 
 use crate::word::Word;
 

@@ -108,8 +108,9 @@ pub trait Source {
         let _ = (cpu, op);
     }
 
-    /// A return instruction has just led to CPL 3, and the sysenter stub's epilogue, where there is one, is done. A system call of
-    /// the task that now runs and that has [`Source::entered`] is complete; its result is in EAX.
+    /// A return instruction has just led to CPL 3; called for every one, before the next interrupt is taken and before the sysenter
+    /// stub's epilogue. A system call of the task that now runs and that has [`Source::entered`] is complete; its result is
+    /// in EAX.
     fn returned_to_user(&mut self, cpu: &mut Cpu);
 }
 

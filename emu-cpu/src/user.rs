@@ -49,6 +49,11 @@ impl UserState {
         self.returned = true;
         self.decoding = false;
     }
+    /// Did one, since this was asked last?
+    #[inline(always)]
+    pub(crate) fn take_returned(&mut self) -> bool {
+        std::mem::take(&mut self.returned)
+    }
 }
 
 /// What a piece of a data operation does.
@@ -68,11 +73,6 @@ impl Cpu {
                 Ok(()) => Step::Point,
                 Err(Raised) => self.faulted(),
             };
-        }
-        if self.user.returned {
-            self.user.returned = false;
-            source.returned_to_user(self);
-            return Step::Point;
         }
         let op = source.next(self);
         let done = match op {

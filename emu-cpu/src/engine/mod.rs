@@ -82,6 +82,10 @@ impl Cpu {
     ) -> Exit {
         self.set_limit(limit);
         loop {
+            // Every return is told, before an interrupt can lead away from it again.
+            if self.user.take_returned() {
+                source.returned_to_user(self);
+            }
             if self.at_point {
                 self.at_point = false;
                 if self.attention_due()
