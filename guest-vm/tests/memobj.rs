@@ -54,6 +54,19 @@ fn cases(n: u32) -> ProptestConfig {
 }
 
 proptest! {
+    // User pages in highmem: every copy and clear goes through kmap_atomic's slots.
+    #![proptest_config(cases(3))]
+    #[test]
+    fn anon_vma_with_highmem(ops in prop::collection::vec(op(), 1..60)) {
+        history::<AnonVmaMap, Direct>(BootInfo { ram_frames: 1000 << 8, ..info::<Direct>(1, 128) }, &ops);
+    }
+    #[test]
+    fn pte_chain_with_highmem(ops in prop::collection::vec(op(), 1..60)) {
+        history::<PteChains, Direct>(BootInfo { ram_frames: 1000 << 8, ..info::<Direct>(1, 64) }, &ops);
+    }
+}
+
+proptest! {
     #![proptest_config(cases(60))]
     #[test]
     fn anon_vma_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {

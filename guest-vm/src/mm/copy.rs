@@ -45,7 +45,10 @@ pub fn copy_page_range<K: Kernel>(
         cow: flags & (vm::SHARED | vm::MAYWRITE) == vm::MAYWRITE,
         shared: flags & vm::SHARED != 0,
     };
-    let mut spare = renew(k, c, None)?;
+    let mut spare = match K::Rmap::spare_atomic(k) {
+        Ok(s) => s,
+        Err(_) => spare_sleeping(k, c)?,
+    };
     let end = vma.end(k);
     let mut addr = vma.start(k);
     let mut result = Ok(());
@@ -91,7 +94,7 @@ fn copy_table<K: Kernel>(
                 Err(_) => {
                     // Sleeping allocation with both locks dropped.
                     lock.unlock(k);
-                    result = renew(k, c, Some(())).map(|s| *spare = s);
+                    result = spare_sleeping(k, c).map(|s| *spare = s);
                     lock.lock(k);
                 }
             }
@@ -108,17 +111,9 @@ fn copy_table<K: Kernel>(
     result
 }
 
-/// Takes a spare: atomic first (unless that has failed), then with the child's lock dropped.
-fn renew<K: Kernel>(
-    k: K,
-    c: Copying,
-    atomic_failed: Option<()>,
-) -> Result<<K::Rmap as ReverseMap<K>>::Spare, Oom> {
-    if atomic_failed.is_none() {
-        if let Ok(s) = K::Rmap::spare_atomic(k) {
-            return Ok(s);
-        }
-    }
+/// Takes a spare with the child's lock dropped, after the atomic attempt has failed.
+#[cold]
+fn spare_sleeping<K: Kernel>(k: K, c: Copying) -> Result<<K::Rmap as ReverseMap<K>>::Spare, Oom> {
     c.dst.page_table_lock(k).unlock(k);
     let s = K::Rmap::spare(k);
     c.dst.page_table_lock(k).lock(k);

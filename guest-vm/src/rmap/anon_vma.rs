@@ -397,21 +397,18 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         if !anon_vma.lock(k).is_free(k) {
             return Err(("anon_vma lock taken", anon_vma.va()));
         }
-        for m in ptes {
-            let mut hits = 0;
-            let head = anon_vma.head(k);
-            let mut at = head.next(k);
-            while at != head {
-                let vma = vma_of_node(at);
-                if vma.mm(k).va() == m.mm && object::vma_address(k, page, vma) == Some(m.addr) {
-                    hits += 1;
-                }
-                at = at.next(k);
+        let mut places = Vec::new();
+        let head = anon_vma.head(k);
+        let mut at = head.next(k);
+        while at != head {
+            let vma = vma_of_node(at);
+            if let Some(addr) = object::vma_address(k, page, vma) {
+                places.push((vma.mm(k).va(), addr));
             }
-            if hits != 1 {
-                return Err(("pte not in exactly one vma of the anon_vma", m.addr));
-            }
+            at = at.next(k);
         }
+        once_each(places, ptes)
+            .map_err(|m| ("pte not in exactly one vma of the anon_vma", m.addr))?;
         Ok(())
     }
 
@@ -487,25 +484,39 @@ fn check_file_page<K: Kernel>(
     ptes: &[crate::check::Mapper],
 ) -> Result<(), (&'static str, u32)> {
     let mapping: Low<crate::layout::Mapping> = Low::new(page.mapping(k));
-    for m in ptes {
-        let mut hits = 0;
-        let mut vmas = super::file::FileVmas::new(k, mapping, page.index(k));
-        while let Some(vma) = vmas.next(k).get() {
-            if vma.mm(k).va() == m.mm && object::vma_address(k, page, vma) == Some(m.addr) {
-                hits += 1;
-            }
+    let mut places = Vec::new();
+    let mut vmas = super::file::FileVmas::new(k, mapping, page.index(k));
+    while let Some(vma) = vmas.next(k).get() {
+        if let Some(addr) = object::vma_address(k, page, vma) {
+            places.push((vma.mm(k).va(), addr));
         }
-        let head = mapping.i_mmap_nonlinear(k);
-        let mut at = head.next(k);
-        while at != head {
-            let vma: Low<Vma> = at.container(super::file::SHARED);
+    }
+    let head = mapping.i_mmap_nonlinear(k);
+    let mut at = head.next(k);
+    while at != head {
+        let vma: Low<Vma> = at.container(super::file::SHARED);
+        for m in ptes {
             if vma.mm(k).va() == m.mm && vma.start(k) <= m.addr && m.addr < vma.end(k) {
-                hits += 1;
+                places.push((m.mm, m.addr));
             }
-            at = at.next(k);
         }
-        if hits != 1 {
-            return Err(("file pte not in exactly one vma of the file", m.addr));
+        at = at.next(k);
+    }
+    once_each(places, ptes).map_err(|m| ("file pte not in exactly one vma of the file", m.addr))
+}
+
+/// Whether each pte's (mm, address) is among `places` exactly once; else the pte.
+#[cfg(not(target_os = "none"))]
+fn once_each(
+    mut places: Vec<(u32, u32)>,
+    ptes: &[crate::check::Mapper],
+) -> Result<(), crate::check::Mapper> {
+    places.sort_unstable();
+    for m in ptes {
+        let first = places.partition_point(|p| *p < (m.mm, m.addr));
+        let behind = places.partition_point(|p| *p <= (m.mm, m.addr));
+        if behind - first != 1 {
+            return Err(*m);
         }
     }
     Ok(())

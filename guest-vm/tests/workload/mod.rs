@@ -3,6 +3,12 @@
 //! The model knows pages, not vmas: for each page of each process its rights and where its word comes from. After every operation
 //! the caller may check all invariants; each read is compared.
 
+#![allow(
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "part of a test"
+)]
+
 use crate::harness::Harness;
 use guest_vm::check::{self, Mapper};
 use guest_vm::kernel::Kernel;
