@@ -62,7 +62,8 @@ impl Area {
         self.end == next.start
             && self.prot == next.prot
             && self.object == next.object
-            && (self.object == Object::Anon || self.offset + (self.end - self.start) == next.offset)
+            && (self.object == Object::Anon
+                || self.offset.wrapping_add(self.end - self.start) == next.offset)
     }
 }
 

@@ -296,3 +296,28 @@ impl<C> Decode<C> for Op {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok((op, used)) = bincode::decode_from_slice::<Op, _>(&bytes, config()) {
+                prop_assert!(used <= bytes.len());
+                let again = bincode::encode_to_vec(&op, config()).unwrap();
+                let (same, _) = bincode::decode_from_slice::<Op, _>(&again, config()).unwrap();
+                prop_assert_eq!(op, same);
+            }
+        }
+
+        #[test]
+        fn calls_with_any_fields_decode_or_fail(code in 0u8..24, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let all: Vec<u8> = [OP_CALL, code].into_iter().chain(bytes).collect();
+            let _ = bincode::decode_from_slice::<Op, _>(&all, config());
+        }
+    }
+}

@@ -332,7 +332,7 @@ fn mmap(
         flags = flags.union(MapFlags::ANONYMOUS);
         (Object::Anon, 0)
     } else {
-        let end_page = (offset + page_up(len)) / PAGE;
+        let end_page = offset.saturating_add(page_up(len)) / PAGE;
         let (object, id) = r.path(path, time, end_page);
         file = Some(FileRef {
             file: id,
@@ -401,7 +401,7 @@ fn remap_file_pages(r: &mut Recorder, tid: u32, args: &Args<'_>) -> Result<Call,
             Area {
                 start,
                 end,
-                offset: page * PAGE,
+                offset: page.wrapping_mul(PAGE),
                 ..area
             },
         );

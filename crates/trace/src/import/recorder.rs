@@ -417,7 +417,7 @@ impl Recorder {
         } else {
             let object = self.object(format!("inode {} {}", m.device, m.inode));
             let file = self.file(m.path, m.device, m.inode);
-            self.reach(file, (m.offset + page_up(m.len)) / PAGE);
+            self.reach(file, m.offset.saturating_add(page_up(m.len)) / PAGE);
             self.file_of_object.insert(object, file);
             let shared = m.perms.ends_with('s');
             (
@@ -600,7 +600,7 @@ impl Recorder {
         let Some(queue) = self.expected.get_mut(&tid) else {
             return false;
         };
-        let latest = time + STAMP_SLACK_NS;
+        let latest = time.saturating_add(STAMP_SLACK_NS);
         let found = queue
             .iter()
             .take_while(|(entry, _)| *entry <= latest)

@@ -419,7 +419,7 @@ impl Tally {
         };
         let offset = |at: u64| source.offset.wrapping_add(at - source.start);
         if to == from {
-            let (old_end, new_end) = (from + old_len, from + new_len);
+            let (old_end, new_end) = (from.saturating_add(old_len), from.saturating_add(new_len));
             if new_len < old_len {
                 self.unmap_pages(id, new_end, old_end);
                 self.mms[id as usize].space.cut(new_end, old_end);
@@ -434,24 +434,33 @@ impl Tally {
             }
         } else {
             self.count("mremap_moves");
+            let moving = from..from.saturating_add(old_len.min(new_len));
             let pages = &mut self.mms[id as usize].pages;
-            let moved: Vec<(u64, Key)> = (from..from + old_len.min(new_len))
-                .step_by(PAGE as usize)
-                .filter_map(|p| Some((p, pages.remove(&p)?)))
+            let moved: Vec<(u64, Key)> = pages
+                .iter()
+                .filter(|(p, _)| moving.contains(p))
+                .map(|(&p, &k)| (p, k))
                 .collect();
-            self.unmap_pages(id, from, from + old_len);
-            self.mms[id as usize].space.cut(from, from + old_len);
-            self.unmap_pages(id, to, to + new_len);
+            for (page, _) in &moved {
+                pages.remove(page);
+            }
+            self.unmap_pages(id, from, from.saturating_add(old_len));
+            self.mms[id as usize]
+                .space
+                .cut(from, from.saturating_add(old_len));
+            self.unmap_pages(id, to, to.saturating_add(new_len));
             let there = Area {
                 start: to,
-                end: to + new_len,
+                end: to.saturating_add(new_len),
                 offset: offset(from),
                 ..source
             };
             self.mms[id as usize].space.replace(there);
-            self.mms[id as usize]
-                .pages
-                .extend(moved.into_iter().map(|(p, k)| (p - from + to, k)));
+            self.mms[id as usize].pages.extend(
+                moved
+                    .into_iter()
+                    .map(|(p, k)| ((p - from).wrapping_add(to), k)),
+            );
         }
         self.stat(id);
         true
