@@ -82,7 +82,7 @@ impl Translator {
         if op.class == Event::InsnFar || is_to_special(i) {
             op.marks |= END | SYNC;
         }
-        if probes && i.code() == Code::Nop_rm32 && i.len() == 8 && op.disp >> 16 == PROBE_MAGIC {
+        if probes && is_probe(i) {
             op.marks |= PROBE | END | SYNC;
             op.imm = op.disp & 0xffff;
         }
@@ -238,6 +238,16 @@ fn memory(i: &Instruction, op: &mut Op) {
     if sixteen(i.memory_base()) || sixteen(i.memory_index()) || bare16 {
         op.seg |= ADDR16;
     }
+}
+
+/// `0F 1F 84 00` with the magic number in the displacement's upper half: nop [eax+eax+disp32] in exactly eight bytes.
+fn is_probe(i: &Instruction) -> bool {
+    i.code() == Code::Nop_rm32
+        && i.len() == 8
+        && i.memory_base() == Register::EAX
+        && i.memory_index() == Register::EAX
+        && i.memory_index_scale() == 1
+        && i.memory_displacement32() >> 16 == PROBE_MAGIC
 }
 
 fn is_string(i: &Instruction) -> bool {

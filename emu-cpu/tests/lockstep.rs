@@ -44,6 +44,8 @@ struct Program {
     geometry: Geometry,
     tick: u64,
     ring0: bool,
+    /// The kernel's 2 MiB are one large page.
+    large: bool,
     stops: Vec<u64>,
 }
 
@@ -97,6 +99,10 @@ fn load(p: &Program, reference_mmu: bool) -> Cpu {
     };
     let mut cpu = machine_with(mmu.unwrap(), &p.geometry);
     resume_stubs(&mut cpu);
+    if p.large {
+        // Present, writable, accessed, dirty, 2 MiB, global.
+        cpu.mmu.mem.write_u64(PhysAddr(PD), 0x1e3);
+    }
     place(&mut cpu, CODE_FRAME as u32, &p.code);
     cpu.probes = true;
     if p.ring0 {
@@ -206,16 +212,20 @@ fn program(
         geometry(),
         prop_oneof![Just(0u64), 1u64..200],
         ring0,
+        any::<bool>(),
         proptest::collection::vec(1u64..400, 1..8),
     )
-        .prop_map(|(code, regs, geometry, tick, ring0, stops)| Program {
-            code,
-            regs,
-            geometry,
-            tick,
-            ring0,
-            stops,
-        })
+        .prop_map(
+            |(code, regs, geometry, tick, ring0, large, stops)| Program {
+                code,
+                regs,
+                geometry,
+                tick,
+                ring0,
+                large,
+                stops,
+            },
+        )
 }
 
 /// One instruction out of the families compilers use, over random registers and addresses.
@@ -345,6 +355,7 @@ fn code_that_rewrites_itself() {
             geometry,
             tick: 37,
             ring0: false,
+            large: false,
             stops: vec![10, 100, 7, 200, 500],
         });
     }

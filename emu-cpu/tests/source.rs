@@ -10,7 +10,7 @@ use iced_x86::code_asm::*;
 use lowmem_cost::{Event, Side};
 
 /// A list of operations, done one after the other.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Script {
     ops: Vec<UserOp>,
     at: usize,
@@ -99,8 +99,23 @@ fn kernel() -> Cpu {
     cpu
 }
 
+/// Runs to the end of the script: the reference on a clone, then the fast engine, which must do and count the same.
 fn run(cpu: &mut Cpu, script: &mut Script) {
-    let mut state = EngineState::new(Engine::Fast);
+    let expected = {
+        let mut copy = cpu.clone_cow().expect("a clone");
+        let mut script = script.clone();
+        finish(Engine::Reference, &mut copy, &mut script);
+        (copy.dump(), copy.mmu.account.clone(), script)
+    };
+    finish(Engine::Fast, cpu, script);
+    assert_eq!(
+        expected,
+        (cpu.dump(), cpu.mmu.account.clone(), script.clone())
+    );
+}
+
+fn finish(engine: Engine, cpu: &mut Cpu, script: &mut Script) {
+    let mut state = EngineState::new(engine);
     let exit = cpu.run(&mut state, &mut NoBus, script, 100_000);
     assert_eq!(exit, Exit::Stopped, "{}", cpu.dump());
 }
