@@ -6,7 +6,7 @@
 
 use crate::exec::{Kind, kind, system};
 use crate::forms::{Form, form};
-use crate::op::{ADDR16, END, Op, PROBE, REP, REPNE, STORES, SYNC};
+use crate::op::{ADDR16, END, Op, PROBE, REP, REPNE, SHADOW, STORES, SYNC};
 use crate::regs::ZERO;
 use iced_x86::{
     Code, Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess,
@@ -81,6 +81,12 @@ impl Translator {
         self.accounting(i, &mut op);
         if op.class == Event::InsnFar || is_to_special(i) {
             op.marks |= END | SYNC;
+        }
+        if kind(i, 0) == Kind::Sreg
+            && i.op0_register() == Register::SS
+            && op.class == Event::InsnLoadSeg
+        {
+            op.marks |= SHADOW;
         }
         if probes && is_probe(i) {
             op.marks |= PROBE | END | SYNC;

@@ -7,7 +7,7 @@
 use crate::exec::alu::{self, Adc, Add, And, Cmp, Or, Sbb, Sub, Test, Xor};
 use crate::exec::shift::{Rcl, Rcr, Rol, Ror, Sar, Shl, Shr};
 use crate::exec::{atomic, bits, branch, mov, muldiv, shift, stack, string, system};
-use crate::op::{END, Handler, SYNC};
+use crate::op::{END, Handler, SHADOW, SYNC};
 use iced_x86::{Instruction, Mnemonic};
 use lowmem_cost::Event;
 
@@ -196,7 +196,7 @@ forms! {
     Lahf:      system::lahf,               InsnLahf,       "szapc",  "-",      __;
     Sahf:      system::sahf,               InsnLahf,       "-",      "szapc",  __;
     Cli:       system::cli,                InsnCli,        "-",      "i",      __;
-    Sti:       system::sti,                InsnSti,        "-",      "i",      __;
+    Sti:       system::sti,                InsnSti,        "-",      "i",      SHADOW;
     Mfence:    system::fence,              InsnMfence,     "-",      "-",      __;
     Lfence:    system::fence,              InsnLfence,     "-",      "-",      __;
     Sfence:    system::fence,              InsnSfence,     "-",      "-",      __;

@@ -44,6 +44,9 @@ pub(crate) const STORES: u8 = 1 << 3;
 /// A probe (D10); `imm` is its id.
 pub(crate) const PROBE: u8 = 1 << 4;
 
+/// No interrupt is taken right after it, even at a page's end: sti, and loads of SS.
+pub(crate) const SHADOW: u8 = 1 << 5;
+
 /// Bit of `seg` that marks 16-bit addressing.
 pub(crate) const ADDR16: u8 = 8;
 

@@ -343,6 +343,29 @@ fn sti_shadow_and_hlt() {
 }
 
 #[test]
+fn the_shadow_of_sti_reaches_over_a_page_end() {
+    for mut engine in engines() {
+        let mut cpu = machine();
+        small_kernel(&mut cpu);
+        assemble(&mut cpu, KERNEL + 0xfff, KERNEL + 0xfff, |a| {
+            a.sti().unwrap();
+            a.mov(ebx, dword_ptr(VARS + 4)).unwrap();
+            let mut next = a.create_label();
+            a.jmp(next).unwrap();
+            a.set_label(&mut next).unwrap();
+            a.mov(ecx, dword_ptr(VARS + 4)).unwrap();
+            a.cli().unwrap();
+            a.hlt().unwrap();
+        });
+        cpu.eip = KERNEL + 0xfff;
+        cpu.raise(0x20);
+        let exit = cpu.run(&mut engine, &mut NoBus, &mut DecodeAll, 100);
+        assert_eq!(exit, Exit::Halted);
+        assert_eq!((cpu.regs[EBX], cpu.regs[ECX]), (0, 1));
+    }
+}
+
+#[test]
 fn double_and_triple_faults() {
     for mut engine in engines() {
         // #UD whose gate is not present: #NP while delivering a benign exception is delivered as #NP.

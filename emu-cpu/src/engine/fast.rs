@@ -13,7 +13,7 @@ use crate::cpu::{CR0_PG, Cpu};
 use crate::decode::Translator;
 use crate::fault::Raised;
 use crate::flags::TF;
-use crate::op::{NEW_LINE, Op, Out, PROBE, STORES, SYNC};
+use crate::op::{NEW_LINE, Op, Out, PROBE, SHADOW, STORES, SYNC};
 use emu_mmu::{PhysAddr, VirtAddr};
 use lowmem_cost::Event;
 
@@ -278,7 +278,7 @@ impl Cpu {
                 debug_assert!(matches!(out, Out::Next | Out::Serial));
                 self.eip = from.wrapping_add(u32::from(op.len));
                 self.retire(op, op.class);
-                let crossed = (self.eip ^ from) >> 12 != 0;
+                let crossed = (self.eip ^ from) >> 12 != 0 && op.marks & SHADOW == 0;
                 let step = if crossed || out == Out::Serial {
                     Step::Point
                 } else {

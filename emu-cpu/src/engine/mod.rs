@@ -16,7 +16,7 @@ use crate::exec::system::port_of;
 use crate::exit::Exit;
 use crate::fault::{self, Fault, Raised};
 use crate::flags::TF;
-use crate::op::{Op, Out};
+use crate::op::{Op, Out, SHADOW};
 use crate::regs::EAX;
 use crate::source::Source;
 use crate::word::{Byte, Dword, Half, Word};
@@ -163,7 +163,7 @@ impl Cpu {
             Out::Next => {
                 self.eip = next;
                 self.retire(op, op.class);
-                if (next ^ from) >> 12 == 0 {
+                if (next ^ from) >> 12 == 0 || op.marks & SHADOW != 0 {
                     step = Step::Next;
                 }
             }
