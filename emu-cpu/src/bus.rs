@@ -17,8 +17,9 @@ pub trait Bus {
     fn port_in(&mut self, port: u16, size: u8) -> u32;
     /// `out` of 1, 2 or 4 bytes.
     fn port_out(&mut self, port: u16, size: u8, value: u32) -> Flow;
-    /// A probe was executed (only with [`Cpu::probes`] set). All counts of earlier instructions are in the account. It
-    /// may look at everything and change the side that is charged; it must not change EIP, CPL or the paging registers.
+    /// A probe was executed (only with [`Cpu::probes`] set). All counts of earlier instructions are
+    /// in the account. It may look at everything and change the side that is charged; it must not
+    /// change EIP, CPL or the paging registers.
     fn probe(&mut self, id: u16, cpu: &mut Cpu);
 }
 

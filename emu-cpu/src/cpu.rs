@@ -1,8 +1,8 @@
 //! The CPU's state, and how the machine around it reads and sets it.
 //!
-//! Derived state (privilege, flat segments) is kept next to what it derives from and refreshed by every setter; that is why
-//! segment and control registers are behind functions. Invariant: `flat_reads`/`flat_writes` have a bit set exactly for
-//! segments where no check can fail.
+//! Derived state (privilege, flat segments) is kept next to what it derives from and refreshed by
+//! every setter; that is why segment and control registers are behind functions. Invariant:
+//! `flat_reads`/`flat_writes` have a bit set exactly for segments where no check can fail.
 
 use crate::engine::blocks::{FetchKind, FetchShape};
 use crate::exit::Dump;
@@ -80,7 +80,8 @@ pub(crate) struct Features {
 pub struct Cpu {
     /// General registers.
     pub regs: Regs,
-    /// Offset of the next instruction in CS. At CPL 3 with a trace source: the address of the last fetch.
+    /// Offset of the next instruction in CS. At CPL 3 with a trace source: the address of the last
+    /// fetch.
     pub eip: u32,
     /// GDTR.
     pub gdtr: TableRegister,
@@ -96,7 +97,8 @@ pub struct Cpu {
     pub dr: [u32; 8],
     /// The MSRs of sysenter.
     pub sysenter: SysenterMsrs,
-    /// Added to the count of retired instructions by rdtsc, which so depends on nothing but the run.
+    /// Added to the count of retired instructions by rdtsc, which so depends on nothing but the
+    /// run.
     pub tsc_offset: u64,
     /// The 8-byte NOP `0F 1F 84 00` with 0x4C4D in its upper displacement half is a probe (D10).
     pub probes: bool,
@@ -142,8 +144,9 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// A CPU as a multiboot loader leaves it: protected mode, paging off, flat 4 GiB segments (CS selector 8, the
-    /// others 10h), CPL 0, IF=0, no tables, registers zero. The geometry must be the MMU's.
+    /// A CPU as a multiboot loader leaves it: protected mode, paging off, flat 4 GiB segments (CS
+    /// selector 8, the others 10h), CPL 0, IF=0, no tables, registers zero. The geometry must be
+    /// the MMU's.
     pub fn new(mmu: Mmu, geometry: &Geometry) -> Cpu {
         let mut segs = [Segment::flat(0x10, DATA32); 6];
         segs[Seg::Cs as usize] = Segment::flat(8, CODE32);
@@ -245,7 +248,8 @@ impl Cpu {
         self.segs[seg as usize]
     }
 
-    /// Sets a segment register with its hidden part, without checks. CS sets the CPL from its selector.
+    /// Sets a segment register with its hidden part, without checks. CS sets the CPL from its
+    /// selector.
     pub fn set_segment(&mut self, seg: Seg, value: Segment) {
         self.segs[seg as usize] = value;
         if seg == Seg::Cs {
@@ -304,7 +308,8 @@ impl Cpu {
         self.efer
     }
 
-    /// Sets EFER, CR3, CR4 and CR0 (in that order) as a machine does that enters cycle mode. The loads are counted by the MMU like any other.
+    /// Sets EFER, CR3, CR4 and CR0 (in that order) as a machine does that enters cycle mode. The
+    /// loads are counted by the MMU like any other.
     pub fn set_control(
         &mut self,
         cr0: u32,
@@ -335,7 +340,8 @@ impl Cpu {
         self.retired
     }
 
-    /// The linear range of the split kernel's trampoline text: CR3 loads inside it count as the split's (D7).
+    /// The linear range of the split kernel's trampoline text: CR3 loads inside it count as the
+    /// split's (D7).
     pub fn set_trampoline(&mut self, range: Range<u32>) {
         self.trampoline = range;
     }

@@ -1,8 +1,9 @@
 //! Bytes to operations.
 //!
-//! iced-x86 decodes; this picks the handler from the table of forms and packs operands, accounting class and the registers that
-//! matter to the load-use rule into an [`Op`]. Undecodable bytes and forms outside the table become an operation that raises #UD,
-//! fetched and restarted like any other. Invariant: the same bytes always give the same operation.
+//! iced-x86 decodes; this picks the handler from the table of forms and packs operands, accounting
+//! class and the registers that matter to the load-use rule into an [`Op`]. Undecodable bytes and
+//! forms outside the table become an operation that raises #UD, fetched and restarted like any
+//! other. Invariant: the same bytes always give the same operation.
 
 use crate::exec::{Kind, kind, system};
 use crate::forms::{Form, form};
@@ -246,7 +247,8 @@ fn memory(i: &Instruction, op: &mut Op) {
     }
 }
 
-/// `0F 1F 84 00` with the magic number in the displacement's upper half: nop [eax+eax+disp32] in exactly eight bytes.
+/// `0F 1F 84 00` with the magic number in the displacement's upper half: nop [eax+eax+disp32] in
+/// exactly eight bytes.
 fn is_probe(i: &Instruction) -> bool {
     i.code() == Code::Nop_rm32
         && i.len() == 8

@@ -1,9 +1,10 @@
 //! Delivery of exceptions, software and external interrupts (SDM vol. 3, chapter 6).
 //!
-//! 32-bit interrupt and trap gates to the same or a more privileged level, stack switch through the TSS, error codes with EXT, double and
-//! triple faults. Accesses to IDT, GDT, TSS and the new stack are supervisor accesses and count on the side `entry_exit`. Left out: task
-//! gates and 16-bit gates (#GP with the vector's error code), RF is pushed set for faults but not kept.
-//! Invariant: a delivery that faults has changed nothing but the side, and that is put back.
+//! 32-bit interrupt and trap gates to the same or a more privileged level, stack switch through the
+//! TSS, error codes with EXT, double and triple faults. Accesses to IDT, GDT, TSS and the new stack
+//! are supervisor accesses and count on the side `entry_exit`. Left out: task gates and 16-bit
+//! gates (#GP with the vector's error code), RF is pushed set for faults but not kept. Invariant: a
+//! delivery that faults has changed nothing but the side, and that is put back.
 
 use crate::cpu::Cpu;
 use crate::exit::Exit;

@@ -49,7 +49,8 @@ impl std::fmt::Display for Dump {
 /// Which watchdog barked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watchdog {
-    /// 2^30 instructions since [`crate::Cpu::pet_watchdog`] or the last completed operation of the source.
+    /// 2^30 instructions since [`crate::Cpu::pet_watchdog`] or the last completed operation of the
+    /// source.
     Operation,
     /// 2^27 instructions without IF=1.
     InterruptsOff,

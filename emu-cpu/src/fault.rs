@@ -1,7 +1,8 @@
 //! Exceptions an instruction can raise.
 //!
-//! Guest faults are values (D17). So that an instruction's outcome stays one byte, a handler that fails stores the [`Fault`] in
-//! the CPU and returns the marker `Raised`. Invariant: `Raised` exists only while [`crate::Cpu`] holds a fault.
+//! Guest faults are values (D17). So that an instruction's outcome stays one byte, a handler that
+//! fails stores the [`Fault`] in the CPU and returns the marker `Raised`. Invariant: `Raised`
+//! exists only while [`crate::Cpu`] holds a fault.
 
 /// Divide error.
 pub const DE: u8 = 0;

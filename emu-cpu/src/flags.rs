@@ -1,9 +1,10 @@
 //! EFLAGS: the arithmetic flags, kept lazily, and the bits of the rest.
 //!
-//! An arithmetic instruction stores its sign-extended result and its carry vector (the carries, or borrows, out of every
-//! bit); a flag is derived when it is read. Carry out of the top bit is CF, top and next-to-top differ means OF, carry
-//! out of bit 3 is AF. Two delta fields let POPF and SAHF store combinations no result has.
-//! Invariant: `Flags::arith` after `Flags::set_arith` gives back what was stored.
+//! An arithmetic instruction stores its sign-extended result and its carry vector (the carries, or
+//! borrows, out of every bit); a flag is derived when it is read. Carry out of the top bit is CF,
+//! top and next-to-top differ means OF, carry out of bit 3 is AF. Two delta fields let POPF and
+//! SAHF store combinations no result has. Invariant: `Flags::arith` after `Flags::set_arith` gives
+//! back what was stored.
 
 use crate::word::Word;
 
@@ -46,8 +47,8 @@ pub const ARITH: u32 = CF | PF | AF | ZF | SF | OF;
 pub(crate) struct Flags {
     /// Sign-extended result of the last operation.
     result: u32,
-    /// Bit 31: CF. Bit 30: CF ^ OF. Bit 3: AF. Bits 8-15: what the result's low byte is xored with before its parity
-    /// is taken. Bit 0: what the result's sign is xored with.
+    /// Bit 31: CF. Bit 30: CF ^ OF. Bit 3: AF. Bits 8-15: what the result's low byte is xored with
+    /// before its parity is taken. Bit 0: what the result's sign is xored with.
     aux: u32,
 }
 
@@ -107,7 +108,8 @@ impl Flags {
 
     /// Stores the six flags from their EFLAGS positions.
     pub(crate) fn set_arith(&mut self, eflags: u32) {
-        // A result with a zero low byte and a clear sign: the deltas then are PF's and SF's complement and value.
+        // A result with a zero low byte and a clear sign: the deltas then are PF's and SF's
+        // complement and value.
         self.result = if eflags & ZF != 0 { 0 } else { 1 << 8 };
         self.aux = u32::from(eflags & SF != 0);
         if eflags & PF == 0 {

@@ -1,8 +1,8 @@
 //! The table of instruction forms: one line per mnemonic.
 //!
-//! A line says which family of handlers implements it, under which event it is counted, which flags it reads and writes (checked
-//! against the decoder's own tables by a test) and what the engines must know. What is not in the table, or not in a
-//! family's operand forms, is #UD.
+//! A line says which family of handlers implements it, under which event it is counted, which flags
+//! it reads and writes (checked against the decoder's own tables by a test) and what the engines
+//! must know. What is not in the table, or not in a family's operand forms, is #UD.
 
 use crate::exec::alu::{self, Adc, Add, And, Cmp, Or, Sbb, Sub, Test, Xor};
 use crate::exec::shift::{Rcl, Rcr, Rol, Ror, Sar, Shl, Shr};
@@ -20,7 +20,8 @@ pub(crate) struct Form {
     pub(crate) mnemonic: Mnemonic,
     pub(crate) pick: Pick,
     pub(crate) class: Event,
-    /// Flags read and written, in letters; `-` for none. Undefined ones count as written. For the reader, and checked by a test.
+    /// Flags read and written, in letters; `-` for none. Undefined ones count as written. For the
+    /// reader, and checked by a test.
     #[cfg_attr(not(test), expect(dead_code, reason = "checked by a test"))]
     pub(crate) reads: &'static str,
     #[cfg_attr(not(test), expect(dead_code, reason = "checked by a test"))]

@@ -1,12 +1,14 @@
 //! The 32-bit x86 CPU: decode, execute, exceptions and interrupts.
 //!
-//! Protected mode, rings 0 and 3, 32-bit code segments, operands of 8, 16 and 32 bits, over the PAE memory of `emu_mmu`.
-//! Every instruction has one implementation; the two engines differ in how they find it: `reference` decodes each
-//! instruction when it comes to it, `fast` keeps decoded blocks (D15). Everything an engine does counts events into the
-//! MMU's account by the rules of decisions D4 and D5, so both engines count alike.
+//! Protected mode, rings 0 and 3, 32-bit code segments, operands of 8, 16 and 32 bits, over the PAE
+//! memory of `emu_mmu`. Every instruction has one implementation; the two engines differ in how
+//! they find it: `reference` decodes each instruction when it comes to it, `fast` keeps decoded
+//! blocks (D15). Everything an engine does counts events into the MMU's account by the rules of
+//! decisions D4 and D5, so both engines count alike.
 //!
-//! Not modelled (answers #UD or #GP as said where it is decided): real and virtual-8086 mode, 16-bit code segments, call gates,
-//! task gates and task switches, x87/SSE, BCD adjustments, I/O strings, hardware breakpoints, alignment checks.
+//! Not modelled (answers #UD or #GP as said where it is decided): real and virtual-8086 mode,
+//! 16-bit code segments, call gates, task gates and task switches, x87/SSE, BCD adjustments, I/O
+//! strings, hardware breakpoints, alignment checks.
 //!
 //! | module | owns |
 //! |---|---|

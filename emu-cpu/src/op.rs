@@ -1,7 +1,8 @@
 //! An instruction decoded: what the engines execute.
 //!
-//! Flat and small: a handler, its operands, and what the accounting needs to know. Positions are relative to the block, so an
-//! operation means the same wherever its page is mapped. Invariant: a handler looks only at fields its form fills.
+//! Flat and small: a handler, its operands, and what the accounting needs to know. Positions are
+//! relative to the block, so an operation means the same wherever its page is mapped. Invariant: a
+//! handler looks only at fields its form fills.
 
 use crate::cpu::Cpu;
 use crate::fault::Raised;
@@ -17,7 +18,8 @@ pub(crate) enum Out {
     Serial,
     /// EIP is set to the target.
     Taken,
-    /// EIP is set, CPL, segments or side may have changed; the handler has counted the instruction itself.
+    /// EIP is set, CPL, segments or side may have changed; the handler has counted the instruction
+    /// itself.
     Far,
     /// `in`: the engine asks the bus.
     Input,
@@ -37,7 +39,8 @@ pub(crate) type Handler = fn(&mut Cpu, &Op) -> Exec;
 pub(crate) const END: u8 = 1 << 0;
 /// Everything before must be counted when the handler runs (it reads counts or changes the side).
 pub(crate) const SYNC: u8 = 1 << 1;
-/// Needs a look-up of its own in the front end: another line than the operation before, or two lines. Set by the block builder.
+/// Needs a look-up of its own in the front end: another line than the operation before, or two
+/// lines. Set by the block builder.
 pub(crate) const NEW_LINE: u8 = 1 << 2;
 /// May write memory.
 pub(crate) const STORES: u8 = 1 << 3;

@@ -1,9 +1,10 @@
 //! Branch prediction, as small as the cost model needs.
 //!
-//! A direct-mapped branch target buffer with two-bit counters, and a return stack (sizes from the geometry). A
-//! conditional jump that is not in the buffer is predicted statically: backward taken, forward not (SDM optimisation manual,
-//! P6 and NetBurst). The target of a direct branch is always known; an indirect one is predicted by the buffer. Left out: history, pollution by
-//! wrong paths, flushing on address-space switches (the buffer is taken to be indexed by linear address).
+//! A direct-mapped branch target buffer with two-bit counters, and a return stack (sizes from the
+//! geometry). A conditional jump that is not in the buffer is predicted statically: backward taken,
+//! forward not (SDM optimisation manual, P6 and NetBurst). The target of a direct branch is always
+//! known; an indirect one is predicted by the buffer. Left out: history, pollution by wrong paths,
+//! flushing on address-space switches (the buffer is taken to be indexed by linear address).
 //! Invariant: the outcome depends only on the sequence of retired branches.
 
 use lowmem_cost::geometry::BranchGeometry;

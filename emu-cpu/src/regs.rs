@@ -1,7 +1,7 @@
 //! The eight general registers.
 //!
-//! Numbered as instructions encode them. A ninth slot, `ZERO`, stands for "no base" and "no index" in an effective
-//! address. Invariant: the slot `ZERO` is 0.
+//! Numbered as instructions encode them. A ninth slot, `ZERO`, stands for "no base" and "no index"
+//! in an effective address. Invariant: the slot `ZERO` is 0.
 
 use std::ops::{Index, IndexMut};
 

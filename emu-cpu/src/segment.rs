@@ -1,7 +1,8 @@
-//! Segment registers with their hidden parts, and descriptors as they stand in the GDT, LDT and IDT.
+//! Segment registers with their hidden parts, and descriptors as they stand in the GDT, LDT and
+//! IDT.
 //!
-//! Follows the SDM's chapters on protection: descriptor layout, types, granularity. Invariant: a [`Segment`]'s limit is in
-//! bytes, whatever the granularity of its descriptor was.
+//! Follows the SDM's chapters on protection: descriptor layout, types, granularity. Invariant: a
+//! [`Segment`]'s limit is in bytes, whatever the granularity of its descriptor was.
 
 /// The six segment registers, numbered as instructions encode them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +36,8 @@ pub struct Segment {
     pub base: u32,
     /// Last valid offset in bytes (first invalid one for expand-down segments).
     pub limit: u32,
-    /// Bits 8-15 (type, S, DPL, P) and 20-23 (AVL, L, D/B, G) of the descriptor's high word, at bits 0-7 and 12-15. Zero
-    /// marks an unusable (null) register.
+    /// Bits 8-15 (type, S, DPL, P) and 20-23 (AVL, L, D/B, G) of the descriptor's high word, at
+    /// bits 0-7 and 12-15. Zero marks an unusable (null) register.
     pub access: u16,
 }
 
@@ -145,7 +146,8 @@ impl Descriptor {
         }
     }
 
-    /// The descriptor of a segment with byte limit `limit` (rounded to pages where it needs 21 bits or more).
+    /// The descriptor of a segment with byte limit `limit` (rounded to pages where it needs 21 bits
+    /// or more).
     pub fn new(base: u32, limit: u32, access: u16) -> Self {
         let (raw, g) = if access & 0x8000 != 0 || limit > 0xf_ffff {
             (limit >> 12, 1u64 << 55)

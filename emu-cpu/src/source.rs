@@ -1,9 +1,10 @@
 //! Ring 3 as data (decision D2): where the operations of user code come from.
 //!
-//! At CPL 3 with nothing else to do the CPU asks the source for the next operation and performs it with user rights:
-//! through ITLB and L1I for fetches, DTLB and caches for data. Faults, system calls and interrupts enter the guest
-//! kernel exactly as an instruction at CS:EIP would, where EIP is the address of the last fetch (it lives in the
-//! task's saved frame, so it follows the task). An operation that faulted is asked for again after the return.
+//! At CPL 3 with nothing else to do the CPU asks the source for the next operation and performs it
+//! with user rights: through ITLB and L1I for fetches, DTLB and caches for data. Faults, system
+//! calls and interrupts enter the guest kernel exactly as an instruction at CS:EIP would, where EIP
+//! is the address of the last fetch (it lives in the task's saved frame, so it follows the task).
+//! An operation that faulted is asked for again after the return.
 
 use crate::cpu::Cpu;
 
@@ -12,8 +13,9 @@ use crate::cpu::Cpu;
 pub enum Via {
     /// `int 0x80`; EIP + 2 is pushed.
     Int80,
-    /// The vsyscall page's stub at this address: push ecx, push edx, push ebp, mov ebp,esp, sysenter. The kernel's
-    /// sysexit must land at the address `stub + `[`SYSENTER_RETURN`], where three pops and a ret follow.
+    /// The vsyscall page's stub at this address: push ecx, push edx, push ebp, mov ebp,esp,
+    /// sysenter. The kernel's sysexit must land at the address `stub + `[`SYSENTER_RETURN`], where
+    /// three pops and a ret follow.
     Sysenter {
         /// Address of the stub in the vsyscall page.
         stub: u32,
@@ -42,7 +44,8 @@ pub struct CallRegs {
     pub ebp: u32,
 }
 
-/// One operation of user code. Lengths are 1 to 4096 bytes; accesses of more than 8 bytes count as one memory operand per page.
+/// One operation of user code. Lengths are 1 to 4096 bytes; accesses of more than 8 bytes count as
+/// one memory operand per page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserOp {
     /// An instruction of `len` bytes is fetched: retires one instruction and sets EIP.
@@ -52,8 +55,8 @@ pub enum UserOp {
         /// Bytes, 1 to 15.
         len: u8,
     },
-    /// A load. The first load and the first store after a fetch belong to the fetched instruction; any further one
-    /// retires an instruction of its own.
+    /// A load. The first load and the first store after a fetch belong to the fetched instruction;
+    /// any further one retires an instruction of its own.
     Load {
         /// Linear address.
         va: u32,
@@ -95,22 +98,23 @@ pub enum UserOp {
 
 /// Where ring 3 comes from.
 pub trait Source {
-    /// The next operation. Called at CPL 3 with no interrupt to take; asked again, it must answer the same until
-    /// [`Source::done`] or [`Source::returned_to_user`].
+    /// The next operation. Called at CPL 3 with no interrupt to take; asked again, it must answer
+    /// the same until [`Source::done`] or [`Source::returned_to_user`].
     fn next(&mut self, cpu: &mut Cpu) -> UserOp;
 
-    /// `op` (never a system call) was completed. `value`: what a load or read-modify-write found; up to 4 bytes as they are,
-    /// longer ones folded by [`fold`].
+    /// `op` (never a system call) was completed. `value`: what a load or read-modify-write found;
+    /// up to 4 bytes as they are, longer ones folded by [`fold`].
     fn done(&mut self, cpu: &mut Cpu, op: &UserOp, value: u32);
 
-    /// The system call `op` has entered the kernel (its stub may have faulted before, and then it was asked for again).
+    /// The system call `op` has entered the kernel (its stub may have faulted before, and then it
+    /// was asked for again).
     fn entered(&mut self, cpu: &mut Cpu, op: &UserOp) {
         let _ = (cpu, op);
     }
 
-    /// A return instruction has just led to CPL 3; called for every one, before the next interrupt is taken and before the sysenter
-    /// stub's epilogue. A system call of the task that now runs and that has [`Source::entered`] is complete; its result is
-    /// in EAX.
+    /// A return instruction has just led to CPL 3; called for every one, before the next interrupt
+    /// is taken and before the sysenter stub's epilogue. A system call of the task that now runs
+    /// and that has [`Source::entered`] is complete; its result is in EAX.
     fn returned_to_user(&mut self, cpu: &mut Cpu);
 }
 

@@ -1,9 +1,12 @@
-//! External interrupts: the timer tick by retired instructions, raised vectors, the instruction limit, the watchdogs.
+//! External interrupts: the timer tick by retired instructions, raised vectors, the instruction
+//! limit, the watchdogs.
 //!
-//! All of it is looked at only at *interrupt points* (D4): after a taken transfer of control, a page crossing or a serialising
-//! instruction, and at every operation boundary of a source; so every engine sees the same. One compare with
-//! `attention` says whether there is anything to look at. Priorities are the local APIC's: the highest vector first.
-//! Invariant: `attention` is never above the count at which something becomes due.
+//! All of it is looked at only at *interrupt points* (D4): after a taken transfer of control, a
+//! page crossing or a serialising instruction, and at every operation boundary of a source; so
+//! every engine sees the same. One compare with
+//! `attention` says whether there is anything to look at. Priorities are the local APIC's: the
+//! highest vector first. Invariant: `attention` is never above the count at which something becomes
+//! due.
 
 use crate::cpu::Cpu;
 use crate::exit::{Exit, Watchdog};
@@ -46,7 +49,8 @@ impl Interrupts {
 }
 
 impl Cpu {
-    /// A timer interrupt every `period` retired instructions (0: none), the first one `period` from now.
+    /// A timer interrupt every `period` retired instructions (0: none), the first one `period` from
+    /// now.
     pub fn set_tick(&mut self, period: u64, vector: u8) {
         self.irq.tick_period = period;
         self.irq.tick_vector = vector;
@@ -60,7 +64,8 @@ impl Cpu {
         self.irq.attention = 0;
     }
 
-    /// Raises the timer tick now, as if its count had come: how a machine passes idle time after [`Exit::Halted`].
+    /// Raises the timer tick now, as if its count had come: how a machine passes idle time after
+    /// [`Exit::Halted`].
     pub fn tick_now(&mut self) {
         if self.irq.tick_period != 0 {
             self.irq.next_tick = self.retired;
@@ -109,7 +114,8 @@ impl Cpu {
             self.raise(vector);
         }
         let waiting = self.irq.highest();
-        // A pending interrupt that cannot be taken keeps us looking at every point: IF may be set anywhere.
+        // A pending interrupt that cannot be taken keeps us looking at every point: IF may be set
+        // anywhere.
         self.irq.attention = match waiting {
             Some(_) => 0,
             None => {

@@ -1,7 +1,9 @@
-//! Returns and far transfers: iret, sysenter and sysexit, far jmp, call and ret; loading of segment registers, LDTR and TR.
+//! Returns and far transfers: iret, sysenter and sysexit, far jmp, call and ret; loading of segment
+//! registers, LDTR and TR.
 //!
-//! Checks in the SDM's order, with exact error codes; everything is read before anything changes. Left out: call gates, task gates, TSS
-//! selectors and nested-task returns (#GP with the selector, or 0), returns to virtual-8086 mode (#GP(0)), 16-bit code segments (#GP with the selector).
+//! Checks in the SDM's order, with exact error codes; everything is read before anything changes.
+//! Left out: call gates, task gates, TSS selectors and nested-task returns (#GP with the selector,
+//! or 0), returns to virtual-8086 mode (#GP(0)), 16-bit code segments (#GP with the selector).
 
 use crate::cpu::Cpu;
 use crate::fault::{self, Fault, Raised};

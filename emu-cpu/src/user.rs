@@ -1,10 +1,12 @@
 //! Ring 3 as data: performing a source's operations.
 //!
-//! Every operation boundary is an interrupt point (D4). A fetch retires one instruction; the first load and the first store (or
-//! read-modify-write) after it belong to it, any other data operation retires one itself, `work(n)` retires n. They count as
-//! `user_instructions` of class `insn_simple`. Data of 1, 2, 4 or 8 bytes is one access as an instruction's would be; other
-//! lengths make one access per cache line, the rest of the line's bytes moving uncounted.
-//! Invariant: [`Source::done`] is called exactly once per completed operation; what faults leaves only memory changed.
+//! Every operation boundary is an interrupt point (D4). A fetch retires one instruction; the first
+//! load and the first store (or read-modify-write) after it belong to it, any other data operation
+//! retires one itself, `work(n)` retires n. They count as
+//! `user_instructions` of class `insn_simple`. Data of 1, 2, 4 or 8 bytes is one access as an
+//! instruction's would be; other lengths make one access per cache line, the rest of the line's
+//! bytes moving uncounted. Invariant: [`Source::done`] is called exactly once per completed
+//! operation; what faults leaves only memory changed.
 
 use crate::cpu::Cpu;
 use crate::engine::Step;

@@ -1,7 +1,7 @@
 //! Operand sizes: byte, 16-bit word, double word.
 //!
-//! Values travel zero-extended in a `u32`; a marker type says how many bits count and how registers are read and
-//! written. Invariant: a value of `W` has no bit set above `W::BITS`.
+//! Values travel zero-extended in a `u32`; a marker type says how many bits count and how registers
+//! are read and written. Invariant: a value of `W` has no bit set above `W::BITS`.
 
 use crate::regs::Regs;
 

@@ -1,9 +1,11 @@
 //! Behaviour of instruction forms as data: the files in `forms/`, one line per case.
 //!
-//! `bytes | disassembly | before | after`. Before and after are lists of `register=hex`, `flags=letters` (of `oszapc`, `-` for none; only
-//! after: letters not named are not looked at when the list ends with `?`), `[hex]=hex` for 32 bits of memory, and after
-//! also `fault=vector` or `fault=vector:code`, `eip=+n` (relative to the instruction) and `cr2=hex`. Registers and memory not named after
-//! must be as before. Each case runs on both engines, at CPL 0, with every interrupt gate to a stub that halts. Lines starting with `#` are comments.
+//! `bytes | disassembly | before | after`. Before and after are lists of `register=hex`,
+//! `flags=letters` (of `oszapc`, `-` for none; only after: letters not named are not looked at when
+//! the list ends with `?`), `[hex]=hex` for 32 bits of memory, and after also `fault=vector` or
+//! `fault=vector:code`, `eip=+n` (relative to the instruction) and `cr2=hex`. Registers and memory
+//! not named after must be as before. Each case runs on both engines, at CPL 0, with every
+//! interrupt gate to a stub that halts. Lines starting with `#` are comments.
 
 mod common;
 
@@ -126,7 +128,8 @@ fn check(place_of_line: &str, line: &str, engine: Engine) {
         }
     }
 
-    // The fast engine runs up to the end of a block: a hlt after the instruction, and at a branch's target, ends it.
+    // The fast engine runs up to the end of a block: a hlt after the instruction, and at a branch's
+    // target, ends it.
     let mut state = EngineState::new(engine);
     let after_insn = KERNEL + bytes.len() as u32;
     place(&mut cpu, after_insn, &[0xf4]);

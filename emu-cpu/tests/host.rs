@@ -1,7 +1,9 @@
-//! Integer instructions against the host CPU: random register operands and flags, every form that is encoded alike in 64-bit mode.
+//! Integer instructions against the host CPU: random register operands and flags, every form that
+//! is encoded alike in 64-bit mode.
 //!
-//! The instruction runs natively from an executable page between loads and stores of the registers; flags that the manual (as the decoder's
-//! tables tell it) leaves undefined are not compared. x86-64 Linux only.
+//! The instruction runs natively from an executable page between loads and stores of the registers;
+//! flags that the manual (as the decoder's tables tell it) leaves undefined are not compared.
+//! x86-64 Linux only.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod common;
@@ -291,7 +293,8 @@ fn integer_instructions_agree_with_the_host() {
         cpu.set_eflags(set | 2);
         cpu.eip = KERNEL;
         place(&mut cpu, KERNEL, &bytes);
-        // A divide error ends in a triple fault here (there are no gates); the host is not asked then.
+        // A divide error ends in a triple fault here (there are no gates); the host is not asked
+        // then.
         if cpu.step(&mut engine, &mut NoBus).is_some() {
             assert!(
                 matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv),

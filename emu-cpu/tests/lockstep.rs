@@ -1,7 +1,9 @@
-//! The engines in lockstep: equal registers, memory and counts, over random bytes, random instructions and programs that rewrite themselves.
+//! The engines in lockstep: equal registers, memory and counts, over random bytes, random
+//! instructions and programs that rewrite themselves.
 //!
-//! Four machines run the same program: reference and fast engine, each over the MMU with and without its shortcuts. They are
-//! compared after runs of random length. Faults go to a handler that resumes at a pseudo-random place.
+//! Four machines run the same program: reference and fast engine, each over the MMU with and
+//! without its shortcuts. They are compared after runs of random length. Faults go to a handler
+//! that resumes at a pseudo-random place.
 
 mod common;
 
@@ -333,7 +335,8 @@ fn code_that_rewrites_itself() {
     let mut top = a.create_label();
     a.mov(ecx, 50).unwrap();
     a.set_label(&mut top).unwrap();
-    // The immediate of the next instruction (its second byte), in the same block, and of one in the page after.
+    // The immediate of the next instruction (its second byte), in the same block, and of one in the
+    // page after.
     a.inc(byte_ptr(USER_CODE + 0x13)).unwrap();
     a.inc(byte_ptr(USER_CODE + 0x1001)).unwrap();
     a.add(eax, 0x100).unwrap();
@@ -363,7 +366,8 @@ fn code_that_rewrites_itself() {
 
 #[test]
 fn remapped_code_is_seen() {
-    // The kernel swaps the frames of two code pages and says so by invlpg: the second call runs other code.
+    // The kernel swaps the frames of two code pages and says so by invlpg: the second call runs
+    // other code.
     let mut outcomes = Vec::new();
     for engine in [Engine::Reference, Engine::Fast] {
         let mut cpu = machine();

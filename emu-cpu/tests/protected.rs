@@ -1,4 +1,5 @@
-//! A hand-assembled PAE image: faults with exact error codes, ring 3, int 0x80, sysenter, interrupts, double and triple faults.
+//! A hand-assembled PAE image: faults with exact error codes, ring 3, int 0x80, sysenter,
+//! interrupts, double and triple faults.
 
 mod common;
 
@@ -24,7 +25,8 @@ fn engines() -> [EngineState; 2] {
     ]
 }
 
-/// Every vector goes to a stub that stores vector, error code (or ~0), EIP, CS and CR2 at VARS and halts.
+/// Every vector goes to a stub that stores vector, error code (or ~0), EIP, CS and CR2 at VARS and
+/// halts.
 fn recording_stubs(cpu: &mut Cpu) {
     for vector in 0..=0x20u8 {
         let at = STUBS + u32::from(vector) * 64;
@@ -186,7 +188,8 @@ fn privileged_instructions_fault_in_ring_3() {
     );
 }
 
-/// The kernel of the ring-3 tests: #PF maps the page by flipping its entry and returns; int 0x80 returns eax + 1.
+/// The kernel of the ring-3 tests: #PF maps the page by flipping its entry and returns; int 0x80
+/// returns eax + 1.
 fn small_kernel(cpu: &mut Cpu) {
     assemble(cpu, STUBS, STUBS, |a| {
         // #PF: entry of CR2 in PT_USER gets frame DATA_FRAME + 0xf000, rights 7.
@@ -327,7 +330,8 @@ fn sti_shadow_and_hlt() {
             a.hlt().unwrap();
         });
         cpu.raise(0x20);
-        // IF=0: nothing happens before sti; the interrupt wakes the first hlt, the second has nothing to wait for.
+        // IF=0: nothing happens before sti; the interrupt wakes the first hlt, the second has
+        // nothing to wait for.
         let exit = cpu.run(&mut engine, &mut NoBus, &mut DecodeAll, 100);
         assert_eq!(exit, Exit::Halted);
         assert_eq!((cpu.regs[EBX], read32(&cpu, VARS + 4)), (1, 1));
@@ -368,7 +372,8 @@ fn the_shadow_of_sti_reaches_over_a_page_end() {
 #[test]
 fn double_and_triple_faults() {
     for mut engine in engines() {
-        // #UD whose gate is not present: #NP while delivering a benign exception is delivered as #NP.
+        // #UD whose gate is not present: #NP while delivering a benign exception is delivered as
+        // #NP.
         engine.flush();
         let mut cpu = machine();
         recording_stubs(&mut cpu);
@@ -387,7 +392,8 @@ fn double_and_triple_faults() {
                 cs: u32::from(KCS)
             }
         );
-        // A page fault on the stack of a page fault: double fault with code 0 on... the same bad stack: triple.
+        // A page fault on the stack of a page fault: double fault with code 0 on... the same bad
+        // stack: triple.
         engine.flush();
         let mut cpu = machine();
         recording_stubs(&mut cpu);
@@ -401,7 +407,8 @@ fn double_and_triple_faults() {
         };
         assert_eq!(dump.vectors, [14, 8, 14]);
         assert_eq!((dump.eip, dump.control[1]), (KERNEL + 5, 0x4fff_fffc));
-        // From ring 3 the double fault finds a good stack: make the #PF gate's segment bad (#GP is contributory).
+        // From ring 3 the double fault finds a good stack: make the #PF gate's segment bad (#GP is
+        // contributory).
         engine.flush();
         let mut cpu = machine();
         recording_stubs(&mut cpu);

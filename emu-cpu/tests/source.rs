@@ -43,7 +43,8 @@ impl Source for Script {
     }
 }
 
-/// #PF stores code, EIP and CR2 at VARS and maps the page of CR2 to its own frame; int 0x80 adds one, sysenter two to EAX; vector 20h counts.
+/// #PF stores code, EIP and CR2 at VARS and maps the page of CR2 to its own frame; int 0x80 adds
+/// one, sysenter two to EAX; vector 20h counts.
 fn kernel() -> Cpu {
     let mut cpu = machine();
     let put = |cpu: &mut Cpu, at: u32, f: &dyn Fn(&mut CodeAssembler)| {
@@ -99,7 +100,8 @@ fn kernel() -> Cpu {
     cpu
 }
 
-/// Runs to the end of the script: the reference on a clone, then the fast engine, which must do and count the same.
+/// Runs to the end of the script: the reference on a clone, then the fast engine, which must do and
+/// count the same.
 fn run(cpu: &mut Cpu, script: &mut Script) {
     let expected = {
         let mut copy = cpu.clone_cow().expect("a clone");

@@ -1,4 +1,5 @@
-//! Host speed of the engines on kernel-like code: calls, list walks, table updates, bit operations. Prints, asserts nothing:
+//! Host speed of the engines on kernel-like code: calls, list walks, table updates, bit operations.
+//! Prints, asserts nothing:
 //! `cargo test --release -p emu-cpu --test speed -- --ignored --nocapture`.
 
 mod common;
@@ -8,7 +9,8 @@ use emu_cpu::*;
 use iced_x86::code_asm::*;
 use std::time::Instant;
 
-/// A loop of about 60 instructions: walk a list of 16 nodes, update a table by hash, call a leaf twice.
+/// A loop of about 60 instructions: walk a list of 16 nodes, update a table by hash, call a leaf
+/// twice.
 fn code() -> Vec<u8> {
     let mut a = CodeAssembler::new(32).unwrap();
     let (mut top, mut walk, mut leaf, mut skip) = (

@@ -1,8 +1,9 @@
 //! The cache of decoded blocks, by physical address.
 //!
-//! A block is a straight run of instructions inside one frame, up to and with the first that may go elsewhere. Frames that hold decoded
-//! code are watched by the MMU; a write to one drops all its blocks. An instruction that runs over the end of its page is not
-//! kept: the reference executes it. Invariant: a live block's operations are what its frame holds now.
+//! A block is a straight run of instructions inside one frame, up to and with the first that may go
+//! elsewhere. Frames that hold decoded code are watched by the MMU; a write to one drops all its
+//! blocks. An instruction that runs over the end of its page is not kept: the reference executes
+//! it. Invariant: a live block's operations are what its frame holds now.
 
 use crate::decode::{Decoded, MAX_LEN, Translator};
 use crate::op::{END, NEW_LINE, Op, PROBE};
@@ -138,7 +139,8 @@ impl Blocks {
     /// Remembers that `next` follows `id`, by a taken transfer or not, in the same page.
     #[inline(always)]
     pub(crate) fn link(&mut self, id: BlockId, which: usize, next: BlockId) {
-        // The table may have been cleared since; a wrong link does no harm, because its address is checked.
+        // The table may have been cleared since; a wrong link does no harm, because its address is
+        // checked.
         if let Some(block) = self.blocks.get_mut(id as usize) {
             block.links[which] = next;
         }
@@ -273,7 +275,8 @@ pub(crate) enum FetchKind {
     TraceCache,
 }
 
-/// Decodes from `at` to the end of the block. Empty if already the first instruction runs over the page's end.
+/// Decodes from `at` to the end of the block. Empty if already the first instruction runs over the
+/// page's end.
 fn decode_run(
     at: PhysAddr,
     mmu: &Mmu,
@@ -326,8 +329,8 @@ fn static_counts(ops: &[Op]) -> (Box<[(Event, u64)]>, u64) {
     (counts.into(), line_hits)
 }
 
-/// Tells `add` what these operations, the first of a block, count when they retire; but not the load-use stall of the first. Gives
-/// their line hits.
+/// Tells `add` what these operations, the first of a block, count when they retire; but not the
+/// load-use stall of the first. Gives their line hits.
 pub(crate) fn count_prefix(ops: &[Op], mut add: impl FnMut(Event)) -> u64 {
     let mut loaded = 0;
     let mut line_hits = 0;

@@ -1,10 +1,12 @@
 //! The fast engine: decoded blocks, linked inside a page, static counts added once per block.
 //!
-//! Exactly what the reference does, with these shortcuts: an instruction is decoded once per place; of a run of
-//! instructions in one line of the front end only the first is looked up, the others are hits that change no state (D5); what
-//! retires is counted once per block. Everything unusual (breakpoints, single-stepping, a code segment that is not flat, instructions over a page's
-//! end) goes one instruction at a time through the reference.
-//! Invariant: at every interrupt point and whenever a handler marked `SYNC` runs, account and count of retired instructions are the reference's.
+//! Exactly what the reference does, with these shortcuts: an instruction is decoded once per place;
+//! of a run of instructions in one line of the front end only the first is looked up, the others
+//! are hits that change no state (D5); what retires is counted once per block. Everything unusual
+//! (breakpoints, single-stepping, a code segment that is not flat, instructions over a page's end)
+//! goes one instruction at a time through the reference. Invariant: at every interrupt point and
+//! whenever a handler marked `SYNC` runs, account and count of retired instructions are the
+//! reference's.
 
 use super::blocks::{BlockId, Blocks, FetchKind, FetchShape, count_prefix};
 use super::{Step, taken_class};
@@ -28,7 +30,8 @@ enum End {
 }
 
 impl Cpu {
-    /// Executes instructions up to an interrupt point where something is due, a change to a source's ring 3, or an exit.
+    /// Executes instructions up to an interrupt point where something is due, a change to a
+    /// source's ring 3, or an exit.
     pub(super) fn run_fast<B: Bus>(
         &mut self,
         blocks: &mut Blocks,
@@ -334,7 +337,8 @@ impl Cpu {
         }
     }
 
-    /// Counts fetches that hit the line of the fetch before them: what the MMU counts for them, and no state changes.
+    /// Counts fetches that hit the line of the fetch before them: what the MMU counts for them, and
+    /// no state changes.
     #[inline(always)]
     fn count_line_hits(&mut self, n: u64) {
         match self.features.fetch.kind {

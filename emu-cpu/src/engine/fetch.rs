@@ -1,8 +1,9 @@
 //! Finding, counting and decoding the instruction at EIP.
 //!
-//! The length of an instruction must be known before its fetch can be counted, so its bytes are first read where the next fetch would find them
-//! (nothing counted), decoded, and then fetched. Should the fetch be answered from elsewhere (code remapped without any invalidation), what
-//! it found is decoded. Invariant: one counted fetch per executed instruction, none per probe.
+//! The length of an instruction must be known before its fetch can be counted, so its bytes are
+//! first read where the next fetch would find them (nothing counted), decoded, and then fetched.
+//! Should the fetch be answered from elsewhere (code remapped without any invalidation), what it
+//! found is decoded. Invariant: one counted fetch per executed instruction, none per probe.
 
 use crate::cpu::Cpu;
 use crate::decode::{Decoded, MAX_LEN, Translator};
@@ -82,7 +83,8 @@ impl Cpu {
             Decoded::MoreBytes => {
                 let rest = VirtAddr(va.0.wrapping_add(n as u32));
                 self.counted_fetch(rest, 1)?;
-                // It was absent a moment ago and is not now: only possible if nothing was decoded yet.
+                // It was absent a moment ago and is not now: only possible if nothing was decoded
+                // yet.
                 Err(self.ud())
             }
         }

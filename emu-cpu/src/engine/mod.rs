@@ -1,7 +1,9 @@
-//! The engines: `reference` decodes every instruction, `fast` keeps decoded blocks. Both count the same events.
+//! The engines: `reference` decodes every instruction, `fast` keeps decoded blocks. Both count the
+//! same events.
 //!
-//! The loop around both decides what comes next: an interrupt at an interrupt point, an operation of the source at CPL 3, or
-//! instructions. Invariant: an engine is left only between two instructions, all counts in the account.
+//! The loop around both decides what comes next: an interrupt at an interrupt point, an operation
+//! of the source at CPL 3, or instructions. Invariant: an engine is left only between two
+//! instructions, all counts in the account.
 
 pub(crate) mod blocks;
 mod fast;
@@ -53,8 +55,8 @@ impl EngineState {
     pub fn engine(&self) -> Engine {
         self.engine
     }
-    /// Forgets all decoded code: needed after memory changed behind the MMU's back (host writes, native mode, a reset clone), and before the
-    /// engine is used with another CPU.
+    /// Forgets all decoded code: needed after memory changed behind the MMU's back (host writes,
+    /// native mode, a reset clone), and before the engine is used with another CPU.
     pub fn flush(&mut self) {
         self.blocks.clear();
     }
@@ -72,7 +74,8 @@ pub(crate) enum Step {
 }
 
 impl Cpu {
-    /// Runs until something in [`Exit`] happens; [`Exit::Limit`] at the first interrupt point at which `limit` more instructions have retired.
+    /// Runs until something in [`Exit`] happens; [`Exit::Limit`] at the first interrupt point at
+    /// which `limit` more instructions have retired.
     pub fn run<B: Bus, S: Source>(
         &mut self,
         engine: &mut EngineState,
@@ -115,7 +118,8 @@ impl Cpu {
         }
     }
 
-    /// Executes one instruction at CS:EIP (also at CPL 3), without looking at interrupts. `None` if nothing special happened.
+    /// Executes one instruction at CS:EIP (also at CPL 3), without looking at interrupts. `None` if
+    /// nothing special happened.
     pub fn step<B: Bus>(&mut self, engine: &mut EngineState, bus: &mut B) -> Option<Exit> {
         match self.step_reference(&mut engine.translator, bus) {
             Step::Next => None,

@@ -9,7 +9,8 @@ use crate::fault::Raised;
 use crate::op::PROBE;
 
 impl Cpu {
-    /// Executes instructions up to an interrupt point where something is due, a change to a source's ring 3, or an exit.
+    /// Executes instructions up to an interrupt point where something is due, a change to a
+    /// source's ring 3, or an exit.
     pub(super) fn run_reference<B: Bus>(
         &mut self,
         translator: &mut Translator,

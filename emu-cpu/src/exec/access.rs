@@ -1,6 +1,7 @@
 //! Operand access: effective addresses, segment checks, memory, stack, descriptor tables.
 //!
-//! Invariant: every access to guest memory an instruction makes goes through here, so it is checked and counted once.
+//! Invariant: every access to guest memory an instruction makes goes through here, so it is checked
+//! and counted once.
 
 use crate::cpu::Cpu;
 use crate::fault::{self, Fault, Raised};
@@ -234,7 +235,8 @@ impl Cpu {
         Ok(Some((Descriptor(self.system_read(va, 8)?), va)))
     }
 
-    /// Sets the accessed bit (or, with `bit` 2, the busy bit of a TSS) of a descriptor if it is clear.
+    /// Sets the accessed bit (or, with `bit` 2, the busy bit of a TSS) of a descriptor if it is
+    /// clear.
     pub(crate) fn set_type_bit(
         &mut self,
         descriptor: Descriptor,

@@ -1,7 +1,8 @@
 //! Bit tests and scans.
 //!
-//! A bit test with a register index and a memory operand addresses memory beyond the operand; only CF changes. A scan of zero sets ZF
-//! and leaves the destination (undefined in the manual, so on every P6 and later). The other flags of a scan are undefined and left alone.
+//! A bit test with a register index and a memory operand addresses memory beyond the operand; only
+//! CF changes. A scan of zero sets ZF and leaves the destination (undefined in the manual, so on
+//! every P6 and later). The other flags of a scan are undefined and left alone.
 
 use super::{Kind, by_wide_size, kinds};
 use crate::cpu::Cpu;

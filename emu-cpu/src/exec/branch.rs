@@ -1,7 +1,8 @@
 //! Near transfers of control, setcc, cmovcc.
 //!
-//! Targets are computed from EIP, so an operation is the same at every address. Predictions are checked after everything that can
-//! fault; a transfer beyond the code segment's limit is #GP(0) before it.
+//! Targets are computed from EIP, so an operation is the same at every address. Predictions are
+//! checked after everything that can fault; a transfer beyond the code segment's limit is #GP(0)
+//! before it.
 
 use super::{Kind, kind};
 use crate::cpu::Cpu;
@@ -81,7 +82,8 @@ macro_rules! by_condition {
     };
 }
 
-/// Near branches with a 16-bit operand size cut EIP to 16 bits; nothing uses them in 32-bit code, so they are #UD here.
+/// Near branches with a 16-bit operand size cut EIP to 16 bits; nothing uses them in 32-bit code,
+/// so they are #UD here.
 fn is_32bit(i: &Instruction) -> bool {
     i.near_branch_target() <= u64::from(u32::MAX)
         && matches!(i.op0_kind(), iced_x86::OpKind::NearBranch32)

@@ -1,7 +1,7 @@
 //! Control and debug registers, MSRs, and what CPUID tells of them.
 //!
-//! The CPU checks what makes a load #GP; flushes and PDPTE loads are the MMU's. 32-bit paging without PAE and leaving protected
-//! mode are not modelled: they answer #GP(0).
+//! The CPU checks what makes a load #GP; flushes and PDPTE loads are the MMU's. 32-bit paging
+//! without PAE and leaving protected mode are not modelled: they answer #GP(0).
 
 use crate::cpu::{
     CR0_AM, CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR0_WP,
@@ -170,7 +170,8 @@ impl Cpu {
         Ok(())
     }
 
-    /// Leaves 0, 1 and the extended ones; family 6 model 11 stepping 1 (the Tualatin of the default geometry) for all geometries.
+    /// Leaves 0, 1 and the extended ones; family 6 model 11 stepping 1 (the Tualatin of the default
+    /// geometry) for all geometries.
     pub(crate) fn identify(&mut self) {
         let bit = |on: bool, n: u32| u32::from(on) << n;
         let f = self.features;

@@ -1,7 +1,8 @@
 //! Semantics: one function per instruction form, a file per family.
 //!
-//! A family has a `pick` that looks at an instruction's operand kinds and size and names the handler. Handlers are restartable: all accesses
-//! that can fault come before the first change of a register (string operations keep their progress in registers).
+//! A family has a `pick` that looks at an instruction's operand kinds and size and names the
+//! handler. Handlers are restartable: all accesses that can fault come before the first change of a
+//! register (string operations keep their progress in registers).
 
 pub(crate) mod access;
 pub(crate) mod alu;

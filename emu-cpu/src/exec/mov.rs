@@ -1,4 +1,5 @@
-//! Data movement: mov in all its forms, extensions, lea, xchg, bswap, sign extensions of the accumulator.
+//! Data movement: mov in all its forms, extensions, lea, xchg, bswap, sign extensions of the
+//! accumulator.
 
 use super::{Kind, by_size, by_wide_size, control, kinds};
 use crate::cpu::Cpu;

@@ -1,6 +1,7 @@
 //! Multiplication and division.
 //!
-//! SF, ZF, AF and PF are undefined after multiplication (here: from the low half) and all flags after division (here: unchanged).
+//! SF, ZF, AF and PF are undefined after multiplication (here: from the low half) and all flags
+//! after division (here: unchanged).
 
 use super::{Kind, by_size, by_wide_size, kind, size};
 use crate::cpu::Cpu;

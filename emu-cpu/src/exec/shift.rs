@@ -1,7 +1,7 @@
 //! Shifts and rotates.
 //!
-//! Counts are taken modulo 32; a count of 0 changes no flag. Where the manual leaves OF undefined (counts above 1) the formula of
-//! count 1 is applied to the last step, as P6 and later do.
+//! Counts are taken modulo 32; a count of 0 changes no flag. Where the manual leaves OF undefined
+//! (counts above 1) the formula of count 1 is applied to the last step, as P6 and later do.
 
 use super::{Kind, by_size, by_wide_size, kind, kinds};
 use crate::cpu::Cpu;
@@ -129,7 +129,8 @@ fn mem_cl<S: Shift, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     on_mem::<S, W>(cpu, op, count)
 }
 
-/// `dest` shifted, bits coming in from `fill`. 16-bit counts above 16 (undefined) go on with `dest` itself.
+/// `dest` shifted, bits coming in from `fill`. 16-bit counts above 16 (undefined) go on with `dest`
+/// itself.
 trait Double: 'static {
     fn run<W: Word>(flags: &mut Flags, dest: u32, fill: u32, n: u32) -> u32;
 }

@@ -1,7 +1,8 @@
 //! String instructions.
 //!
-//! With a repeat prefix each element is done and its progress kept in ECX, ESI and EDI, so that a fault restarts where it happened;
-//! interrupts are never taken inside (D4). Elements count as they are done, the instruction when it retires. Ascending `rep stos` and
+//! With a repeat prefix each element is done and its progress kept in ECX, ESI and EDI, so that a
+//! fault restarts where it happened; interrupts are never taken inside (D4). Elements count as they
+//! are done, the instruction when it retires. Ascending `rep stos` and
 //! `rep movs` over flat segments go a page at a time through the MMU, which counts every element.
 
 use crate::cpu::Cpu;
@@ -69,7 +70,8 @@ fn advance<W: Word>(cpu: &mut Cpu, register: usize) {
     cpu.regs[register] = cpu.regs[register].wrapping_add(step::<W>(cpu));
 }
 
-/// Does `element` once, or ECX times; `element` says whether to go on. Counts `event` by `weight` per element of a rep.
+/// Does `element` once, or ECX times; `element` says whether to go on. Counts `event` by `weight`
+/// per element of a rep.
 #[inline(always)]
 fn repeat(
     cpu: &mut Cpu,

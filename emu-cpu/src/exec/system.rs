@@ -1,7 +1,8 @@
 //! Flag instructions, system instructions, ports.
 //!
-//! Instructions that change CPL or side answer [`Out::Far`] and have counted themselves. `sti` is no interrupt point (see `tick`), which is
-//! its one-instruction shadow: the next point comes after the next instruction at the earliest.
+//! Instructions that change CPL or side answer [`Out::Far`] and have counted themselves. `sti` is
+//! no interrupt point (see `tick`), which is its one-instruction shadow: the next point comes after
+//! the next instruction at the earliest.
 
 use super::{Kind, by_wide_size, kind};
 use crate::cpu::{CR0_EM, CR0_MP, CR0_PE, CR0_TS, CR4_TSD, Cpu};
@@ -115,7 +116,8 @@ plain! {
     sysexit, run_sysexit, |cpu| cpu.sysexit();
 }
 
-/// #UD is an ordinary handler so that undecodable bytes are fetched and counted like an instruction.
+/// #UD is an ordinary handler so that undecodable bytes are fetched and counted like an
+/// instruction.
 pub(crate) fn undefined(cpu: &mut Cpu, _: &Op) -> Exec {
     Err(cpu.ud())
 }

@@ -1,8 +1,9 @@
 //! A small PAE machine for tests.
 //!
-//! Physical = linear for the first 2 MiB (supervisor), with tables, descriptor tables and kernel code in it. From
-//! `USER_CODE` four user pages, read-write; from `USER_DATA` sixteen pages that repeat the pattern read-write, read-only, absent,
-//! supervisor. All other addresses are absent.
+//! Physical = linear for the first 2 MiB (supervisor), with tables, descriptor tables and kernel
+//! code in it. From
+//! `USER_CODE` four user pages, read-write; from `USER_DATA` sixteen pages that repeat the pattern
+//! read-write, read-only, absent, supervisor. All other addresses are absent.
 #![allow(
     dead_code,
     unreachable_pub,
