@@ -88,7 +88,10 @@ pub(super) fn inspect(row: &Row, bytes: &[u8]) -> Result<Found, Error> {
         .map(|p| p.name())
         .collect();
     if !missing.is_empty() {
-        return Err(bad(format!("probes that do not occur: {}", missing.join(", "))));
+        return Err(bad(format!(
+            "probes that do not occur: {}",
+            missing.join(", ")
+        )));
     }
     Ok(found)
 }

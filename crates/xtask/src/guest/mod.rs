@@ -15,7 +15,10 @@ mod manifest;
 mod toolchain;
 
 #[path = "../../../machine/src/archive.rs"]
-#[allow(unreachable_pub, reason = "the same file is a public module of lowmem-machine")]
+#[allow(
+    unreachable_pub,
+    reason = "the same file is a public module of lowmem-machine"
+)]
 mod archive;
 
 use clap::Args;
