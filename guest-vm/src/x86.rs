@@ -76,7 +76,11 @@ impl<S: Scheme, U: Access> Kernel for Bare<S, U> {
 
     #[inline(always)]
     fn page_offset(self) -> u32 {
-        if U::SPLIT { PAGE_OFFSET_4G4G } else { PAGE_OFFSET_3G1G }
+        if U::SPLIT {
+            PAGE_OFFSET_4G4G
+        } else {
+            PAGE_OFFSET_3G1G
+        }
     }
     #[inline(always)]
     fn low(self, va: u32) -> *mut u8 {
@@ -103,10 +107,11 @@ impl<S: Scheme, U: Access> Kernel for Bare<S, U> {
     }
     #[inline(always)]
     fn copy_page(self, to: Kmapped, from: Kmapped) {
-        // SAFETY: both are starts of mapped pages. LLVM keeps esi for itself, so it is put aside.
+        // SAFETY: both are starts of mapped pages. esi cannot be named (LLVM may keep it for itself),
+        // so it is put aside; and no operand may be left to choice, or it might be esi.
         unsafe {
-            asm!("xchg {from}, esi", "rep movsd", "mov esi, {from}",
-                from = inout(reg) from.0 => _, inout("edi") to.0 => _, inout("ecx") 1024 => _,
+            asm!("xchg eax, esi", "rep movsd", "mov esi, eax",
+                inout("eax") from.0 => _, inout("edi") to.0 => _, inout("ecx") 1024 => _,
                 options(nostack, preserves_flags));
         }
     }
@@ -114,9 +119,8 @@ impl<S: Scheme, U: Access> Kernel for Bare<S, U> {
     fn copy_bytes(self, to: Kmapped, from: Kmapped, bytes: u32) {
         // SAFETY: `bytes` from each lie in mapped pages.
         unsafe {
-            asm!("xchg {from}, esi", "rep movsd", "mov ecx, {rest}", "rep movsb", "mov esi, {from}",
-                from = inout(reg) from.0 => _, rest = in(reg) bytes & 3,
-                inout("edi") to.0 => _, inout("ecx") bytes >> 2 => _,
+            asm!("xchg eax, esi", "rep movsd", "mov ecx, edx", "rep movsb", "mov esi, eax",
+                inout("eax") from.0 => _, in("edx") bytes & 3, inout("edi") to.0 => _, inout("ecx") bytes >> 2 => _,
                 options(nostack, preserves_flags));
         }
     }
@@ -127,7 +131,10 @@ impl<S: Scheme, U: Access> Kernel for Bare<S, U> {
     fn pte_read(self, p: Kmapped) -> u64 {
         // SAFETY: an entry in a mapped page.
         let (low, high) = unsafe {
-            ((p.0 as *const u32).read_volatile(), ((p.0 + 4) as *const u32).read_volatile())
+            (
+                (p.0 as *const u32).read_volatile(),
+                ((p.0 + 4) as *const u32).read_volatile(),
+            )
         };
         u64::from(low) | (u64::from(high) << 32)
     }
@@ -316,7 +323,11 @@ impl<S: Scheme, U: Access> Kernel for Bare<S, U> {
             CopyDir::ToUser => (user, kernel.0),
         };
         // SAFETY: a bad user address ends in the routine's fix-up; the caller checked the range.
-        if unsafe { user_copy(to, from, bytes) } == 0 { 0 } else { bytes }
+        if unsafe { user_copy(to, from, bytes) } == 0 {
+            0
+        } else {
+            bytes
+        }
     }
 
     #[inline(always)]
@@ -349,7 +360,12 @@ impl<S: Scheme, U: Access> Kernel for Bare<S, U> {
         let at = (self.page_offset() + REPORT) as *mut Report;
         // SAFETY: the block is the machine's and this kernel's alone.
         unsafe {
-            at.write_volatile(Report { kind: kind as u32, place, detail, value });
+            at.write_volatile(Report {
+                kind: kind as u32,
+                place,
+                detail,
+                value,
+            });
             out(port::FATAL, kind as u32);
         }
         loop {
@@ -370,5 +386,7 @@ impl<S: Scheme, U: Access> Kernel for Bare<S, U> {
 #[inline(always)]
 pub unsafe fn out(port: u16, value: u32) {
     // SAFETY: the caller's; a compiler barrier, because the machine reads memory.
-    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack, preserves_flags))
+    };
 }

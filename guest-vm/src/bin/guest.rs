@@ -60,7 +60,11 @@ extern "C" fn kernel_main(frame: u32, vector: u32) -> u32 {
 extern "C" fn boot_entry() -> u32 {
     let frame = boot::boot(K);
     K.flush(Flush::Global);
-    let word = |i: u32| root::low_at::<Image, u32>(K, CPU_START).field::<u32>(i * 4).read(K);
+    let word = |i: u32| {
+        root::low_at::<Image, u32>(K, CPU_START)
+            .field::<u32>(i * 4)
+            .read(K)
+    };
     // `ltr` wants the TSS descriptor available, and sets it busy as boot left it.
     let tss = arch::arch(K).gdt(K, arch::TSS / 4 + 1);
     arch::arch(K).set_gdt(K, arch::TSS / 4 + 1, tss & !0x200);
