@@ -12,7 +12,7 @@
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{File, Mapping};
+use crate::layout::{File, Mapping, vm_ops as ops};
 use crate::lru;
 use crate::objects::objects;
 use crate::page;
@@ -28,15 +28,7 @@ pub const FIRST_SHARED: u32 = 0x8000_0000;
 /// First id of objects made for MAP_SHARED|MAP_ANONYMOUS without an id.
 pub const FIRST_UNNAMED: u32 = 0xc000_0000;
 
-/// vma->ops of anonymous memory: none.
-pub const OPS_NONE: u32 = 0;
-/// vma->ops of a mapped file (generic_file_vm_ops): nopage, populate.
-pub const OPS_FILE: u32 = 1;
-/// vma->ops of shared anonymous memory (shmem_vm_ops): nopage, populate.
-pub const OPS_SHMEM: u32 = 2;
-/// vma->ops of a SysV attachment (shm_vm_ops): open, close, nopage. A close method forbids merging.
-pub const OPS_SHM: u32 = 3;
-/// mapping->a_ops of the swap cache.
+/// mapping->a_ops of the swap cache; of files and shared objects it is their [`vm_ops`].
 pub const OPS_SWAP: u32 = 4;
 
 /// Where i_data lies in an inode. Assumption: the sheets give sizes only; this is near the place of 2.6.7.
@@ -64,12 +56,12 @@ pub fn fget<K: Kernel>(k: K, id: u32) -> Result<Low<File>, Oom> {
         get_file(k, found);
         return Ok(found);
     }
-    let ops = if id >= FIRST_SHARED {
-        OPS_SHMEM
+    let kind = if id >= FIRST_SHARED {
+        ops::SHMEM
     } else {
-        OPS_FILE
+        ops::FILE
     };
-    let file = create(k, id, ops)?;
+    let file = create(k, id, kind)?;
     if id < FIRST_SHARED {
         get_file(k, file);
     }
@@ -80,7 +72,7 @@ pub fn fget<K: Kernel>(k: K, id: u32) -> Result<Low<File>, Oom> {
 pub fn shmem_new<K: Kernel>(k: K) -> Result<Low<File>, Oom> {
     let o = objects(k);
     let n = o.anonymous_objects(k);
-    let file = create(k, FIRST_UNNAMED.wrapping_add(n), OPS_SHMEM)?;
+    let file = create(k, FIRST_UNNAMED.wrapping_add(n), ops::SHMEM)?;
     o.set_anonymous_objects(k, n.wrapping_add(1));
     Ok(file)
 }

@@ -9,11 +9,11 @@
 //! Invariant: a page with a mapping is in that mapping's tree at its index and holds one reference for it.
 
 use crate::bug_on;
-use crate::file::{self, OPS_FILE, OPS_SHM, OPS_SHMEM};
+use crate::file;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
 use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
-use crate::layout::{File, Mapping, Page, Vma, pg, vm};
+use crate::layout::{File, Mapping, Page, Vma, pg, vm_ops};
 use crate::lru;
 use crate::page;
 use crate::page_alloc::{self, Gfp, page_to_pfn};
@@ -131,7 +131,7 @@ pub fn file_read_page<K: Kernel>(k: K, file: Low<File>, index: u32) -> Result<Fo
         page::put_page(k, page);
         return Err(e);
     }
-    let shared = mapping.a_ops(k) != OPS_FILE;
+    let shared = mapping.a_ops(k) != vm_ops::FILE;
     if shared {
         clear_highpage(k, page);
     } else {
@@ -156,7 +156,7 @@ pub fn nopage<K: Kernel>(k: K, vma: Low<Vma>, addr: u32) -> Result<Found, Oom> {
     let index = page::linear_page_index(k, vma, addr);
     let found = file_read_page(k, file, index)?;
     match vma.ops(k) {
-        OPS_SHMEM | OPS_SHM => {
+        vm_ops::SHMEM | vm_ops::SHM => {
             // shmem_getpage holds the page lock over the look at the swap vector.
             if !found.major && page::trylock_page(k, found.page) {
                 page::unlock_page(k, found.page);
@@ -202,10 +202,5 @@ pub fn populate<K: Kernel>(
 
 /// Whether `vma` has a populate method.
 pub fn can_populate<K: Kernel>(k: K, vma: Low<Vma>) -> bool {
-    matches!(vma.ops(k), OPS_FILE | OPS_SHMEM)
-}
-
-/// Whether stores through `vma` reach the object.
-pub fn is_shared<K: Kernel>(k: K, vma: Low<Vma>) -> bool {
-    vma.flags(k) & vm::SHARED != 0
+    matches!(vma.ops(k), vm_ops::FILE | vm_ops::SHMEM)
 }

@@ -532,8 +532,3 @@ pub fn write_and_drop<K: Kernel>(k: K, page: Low<Page>) -> bool {
     page::put_page(k, page);
     true
 }
-
-/// Boot parameter kept for reports: a device has slots.
-pub fn has_swap<K: Kernel>(k: K) -> bool {
-    info(k).total_slots(k) != 0
-}

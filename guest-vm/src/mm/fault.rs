@@ -8,7 +8,7 @@
 
 use crate::bug_on;
 use crate::kernel::{Efault, Kernel, Oom};
-use crate::layout::{Frame, Mm, Page, Vma, pg, vm};
+use crate::layout::{Frame, Mm, Page, Vma, pg, vm, vm_ops};
 use crate::lru::{lru_cache_add_active, mark_page_accessed};
 use crate::mm::vma::{expand_stack, find_vma};
 use crate::mm::{Errno, current_mm};
@@ -389,7 +389,7 @@ fn anonymous_page<K: Kernel>(k: K, vma: Low<Vma>) -> Result<Low<Page>, Oom> {
 
 /// do_no_page: the object's page; a private write copies it at once (early COW).
 fn do_no_page<K: Kernel>(k: K, at: At, access: Access) -> Result<Served, Oom> {
-    if at.vma.ops(k) == crate::file::OPS_NONE {
+    if at.vma.ops(k) == vm_ops::NONE {
         return do_anonymous_page(k, at, access);
     }
     at.leave(k);

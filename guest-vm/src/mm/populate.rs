@@ -1,4 +1,5 @@
-//! install_page and install_file_pte: what remap_file_pages' populate puts into page tables (mm/fremap.c of 2.6.7).
+//! install_page: what remap_file_pages' populate puts into page tables (mm/fremap.c of 2.6.7). Left out: install_file_pte of
+//! non-blocking populate (everything is read at once).
 //!
 //! Invariant: what a replaced pte held is released exactly once.
 
@@ -65,23 +66,5 @@ pub fn install_page<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, page: Low<Page>) 
     pte_unmap(k, pte);
     mm.page_table_lock(k).unlock(k);
     K::Rmap::spare_free(k, spare);
-    Ok(())
-}
-
-/// Leaves a file pte for page offset `pgoff` at `addr` (not cached, not to be read now).
-pub fn install_file_pte<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, pgoff: u32) -> Result<(), Oom> {
-    let mm = vma.mm(k);
-    mm.page_table_lock(k).lock(k);
-    let pte = match pte_alloc_map(k, mm, addr) {
-        Ok(pte) => pte,
-        Err(e) => {
-            mm.page_table_lock(k).unlock(k);
-            return Err(e);
-        }
-    };
-    zap_pte(k, vma, addr, pte);
-    set_pte(k, pte, Pte::file(pgoff));
-    pte_unmap(k, pte);
-    mm.page_table_lock(k).unlock(k);
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::{Adjust, PteAt, ReverseMap, Unmap};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Vma, pg, vm};
+use crate::layout::{Mm, Page, Vma, pg, vm, vm_ops};
 use crate::list::ListHead;
 use crate::mm::vma::find_vma_prev;
 use crate::page;
@@ -103,7 +103,7 @@ fn same_kind<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
     (a.flags(k) ^ b.flags(k)) & !access == 0
         && a.flags(k) & special == 0
         && a.file(k) == b.file(k)
-        && b.ops(k) != crate::file::OPS_SHM
+        && b.ops(k) != vm_ops::SHM
 }
 
 /// Takes one mapping off the count with the bit lock; the last clears what names the anon_vma.

@@ -10,7 +10,6 @@ use crate::kernel::Kernel;
 use crate::layout::{Mapping, Vma, vm};
 use crate::list::ListHead;
 use crate::objects::objects;
-use crate::page::linear_page_index;
 use crate::prio_tree::{self, PrioRoot, Walk};
 use crate::ptr::Low;
 
@@ -188,9 +187,4 @@ impl FileVmas {
             }
         }
     }
-}
-
-/// Whether `addr` of `vma` shows page offset `pgoff` linearly; for file ptes.
-pub fn is_linear<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, pgoff: u32) -> bool {
-    linear_page_index(k, vma, addr) == pgoff
 }
