@@ -237,6 +237,10 @@ fn traces_are_described_printed_and_checked() {
         assert_eq!(value["index"], i);
     }
     assert!(good(&["trace", "check", text(&path)]).contains("checked"));
+    assert!(
+        good(&["trace", "info"]).starts_with("mremapfork1: FirstTouch"),
+        "the built-in trace"
+    );
 }
 
 #[test]
