@@ -21,6 +21,9 @@ fn good(args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// Null calls of that trace: 20, one more by each process, and a wait.
+const CALLS: u64 = 23;
+
 /// Two processes that share, copy, unmap and make calls.
 fn trace() -> (tempfile::TempDir, PathBuf) {
     let mut t = TraceBuilder::new("small");
@@ -69,6 +72,51 @@ fn matrix_repeats(mode: &str) {
 #[test]
 fn a_native_matrix_repeats() {
     matrix_repeats("native");
+}
+
+#[test]
+fn a_cycle_matrix_repeats() {
+    matrix_repeats("cycle");
+}
+
+/// 4G/4G loads CR3 twice per entry and costs more by what the lines say; the unmap probe has its samples.
+#[test]
+fn a_cycle_matrix_explains_the_split() {
+    let (_dir, path) = trace();
+    let out = good(&["compare", path.to_str().unwrap(), "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let splits = json["splits"].as_array().unwrap();
+    assert_eq!(splits.len(), 2);
+    for pair in splits {
+        let null = &pair["null_call"];
+        assert_eq!(null["entries"], CALLS);
+        let lines = null["lines"].as_object().unwrap();
+        let sum: i64 = lines.values().map(|n| n.as_i64().unwrap()).sum();
+        assert_eq!(sum, null["total"].as_i64().unwrap());
+        // pentium4: a load of CR3 is 405 cycles, its PDPTEs 1150.
+        assert_eq!(lines["cr3_loads"], 2 * 405 * CALLS);
+        assert_eq!(lines["pdpte_loads"], 2 * 1150 * CALLS);
+    }
+    for row in json["results"].as_array().unwrap() {
+        assert_eq!(
+            row["unmap"]["source"], "probe",
+            "{}",
+            row["unmap"]["reason"]
+        );
+        let calls = &row["operations"]["null_call"];
+        let per_entry = if row["config"]["split"] == "4g4g" {
+            2
+        } else {
+            0
+        };
+        assert_eq!(calls["flushes"]["split"], per_entry * CALLS);
+        for tlb in ["dtlb", "itlb"] {
+            let t = &row["tlb"][tlb];
+            let n = |key: &str| t[key].as_u64().unwrap();
+            let causes = n("flush") + n("remap") + n("cold") + n("capacity");
+            assert_eq!(causes, n("misses"));
+        }
+    }
 }
 
 #[test]
