@@ -16,7 +16,7 @@ use crate::error::MachineError;
 use crate::machine::{Machine, Memory};
 use crate::mailbox;
 use crate::native::Row;
-use crate::replayer::{Entry, Next, Pause, ReplayError, Replayer, Step};
+use crate::replayer::{Entry, Next, ReplayError, Replayer, Step};
 use crate::walk;
 use emu_cpu::{
     Bus, Cpu, Descriptor, Engine, EngineState, Exit, Flow, Seg, Segment, Source, SysenterMsrs,
@@ -247,7 +247,9 @@ impl<I: Row> Machine<I> {
                     }
                 }
                 Exit::Limit => return None,
-                Exit::Halted => return Some(Stop::Pause(Pause::End)),
+                // Idle: the next timer tick wakes the CPU.
+                Exit::Halted if cpu.until_tick().is_some() => cpu.tick_now(),
+                Exit::Halted => cpu.raise(VECTOR_TICK as u8),
                 Exit::Watchdog { which, eip } => {
                     return Some(Stop::Replay(ReplayError::Livelock(format!(
                         "watchdog {which:?} at {}",
