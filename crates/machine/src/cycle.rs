@@ -216,12 +216,16 @@ impl<I: Row> Machine<I> {
         };
         let books = RefCell::new(&mut state.books);
         let mut bus = MachineBus { books: &books };
+        let (k, low_pages) = (self.k, (cpu.mmu.mem.low_bytes() >> 12) as u32);
+        let low_pages_used = || crate::lowmem::low_pages_used(k, low_pages);
         let mut source = TraceSource {
             replayer,
             books: &books,
             via: state.via,
             stop: None,
             asked: Asked::No,
+            low_pages_used: &low_pages_used,
+            low_peak_pages: &mut self.low_peak_pages,
         };
         loop {
             let exit = cpu.run(&mut state.engine, &mut bus, &mut source, SLICE);
@@ -336,6 +340,8 @@ struct TraceSource<'a> {
     via: Via,
     stop: Option<Stop>,
     asked: Asked,
+    low_pages_used: &'a dyn Fn() -> u32,
+    low_peak_pages: &'a mut u32,
 }
 
 impl Source for TraceSource<'_> {
@@ -395,6 +401,7 @@ impl Source for TraceSource<'_> {
         };
         self.asked = Asked::No;
         self.books.borrow_mut().entry(kind, &cpu.mmu.account);
+        *self.low_peak_pages = (*self.low_peak_pages).max((self.low_pages_used)());
         let eax = cpu.regs[regs::EAX];
         let cr2 = cpu.cr2;
         let result = match kind {

@@ -5,7 +5,7 @@
 //! `per_cpu`. Invariant: owners sum to low memory less the buddy allocator's free pages.
 
 use crate::machine::Machine;
-use crate::native::Row;
+use crate::native::{Native, Row};
 
 use guest_vm::page_alloc::pfn_to_page;
 use guest_vm::page_alloc::zone::{ZoneKind, zone};
@@ -45,13 +45,18 @@ fn row(owner: PageOwner) -> Option<Owner> {
     })
 }
 
+/// See [`Machine::low_pages_used`].
+#[inline]
+pub(crate) fn low_pages_used<I: Row>(k: Native<I>, low_pages: u32) -> u32 {
+    let free = zone(k, ZoneKind::Dma).free_pages(k) + zone(k, ZoneKind::Normal).free_pages(k);
+    low_pages - free
+}
+
 impl<I: Row> Machine<I> {
     /// Pages of low memory that are not on the buddy allocator's free lists.
     #[inline]
     pub fn low_pages_used(&self) -> u32 {
-        let k = self.k;
-        let free = zone(k, ZoneKind::Dma).free_pages(k) + zone(k, ZoneKind::Normal).free_pages(k);
-        self.low_pages() - free
+        low_pages_used(self.k, self.low_pages())
     }
 
     /// Free and present pages of each zone, for the end of a run that found no memory.
