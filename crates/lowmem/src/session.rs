@@ -9,7 +9,7 @@ use crate::progress::{Board, Interrupt};
 use emu_cpu::Engine;
 use lowmem_cost::Preset;
 use lowmem_machine::{Check, ReplayOptions};
-use lowmem_report::{Config, Measurement, Mode, Progress};
+use lowmem_report::{Config, Measurement, Mode, Outcome, Progress};
 use lowmem_trace::{Assumptions, Trace};
 use rayon::prelude::*;
 
@@ -105,6 +105,15 @@ fn replay(
             false => Check::Off,
         },
     };
-    lowmem_machine::replay(trace, config, &options, progress)
-        .map_err(|e| Failure::Machine(format!("{}: {e}", config.label(config))))
+    let fail = |message: String| Failure::Machine(format!("{}: {message}", config.label(config)));
+    let measured = lowmem_machine::replay(trace, config, &options, progress)
+        .map_err(|e| fail(e.to_string()))?;
+    // A run that ends early must never pass for a result.
+    let (done, all) = (measured.host.operations, trace.len());
+    match measured.outcome {
+        Outcome::Complete if done < all => Err(fail(format!(
+            "the machine calls the run complete after {done} of {all} operations"
+        ))),
+        _ => Ok(measured),
+    }
 }
