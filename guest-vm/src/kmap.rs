@@ -13,7 +13,7 @@ use crate::kernel::{Half, Kernel};
 use crate::layout::{Page, pg};
 use crate::list::ListHead;
 use crate::page_alloc::{page_address, page_to_pfn, pfn_to_page};
-use crate::percpu::{dec_preempt_count, inc_preempt_count};
+use crate::percpu::{dec_preempt_count, inc_preempt_count, smp_processor_id};
 use crate::pgtable::{Prot, Pte, set_pte};
 use crate::ptr::{Kmapped, Low};
 use crate::root;
@@ -95,9 +95,8 @@ const fn kmap_prot<K: Kernel>() -> Prot {
 
 /// Address of this CPU's slot `ty`.
 #[inline(always)]
-pub fn slot_va<K: Kernel>(_: K, ty: KmType) -> u32 {
-    // One CPU: its number times km_type_nr is zero.
-    let cpu = 0 * km_type_nr::<K>();
+pub fn slot_va<K: Kernel>(k: K, ty: KmType) -> u32 {
+    let cpu = smp_processor_id(k) * km_type_nr::<K>();
     fix_to_virt(fix_kmap_begin::<K>() + ty as u32 + cpu)
 }
 

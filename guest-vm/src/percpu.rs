@@ -31,6 +31,12 @@ pub fn this_cpu<K: Kernel>(k: K) -> Low<PerCpu> {
     root::part(k, root::PER_CPU)
 }
 
+/// Number of this CPU: there is one.
+#[inline(always)]
+pub fn smp_processor_id<K: Kernel>(_: K) -> u32 {
+    0
+}
+
 /// A counter of struct page_state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]

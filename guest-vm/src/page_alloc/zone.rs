@@ -143,11 +143,7 @@ pub fn setup_watermarks<K: Kernel>(k: K) {
             ZoneKind::HighMem => (present / 1024).clamp(32, 128),
             ZoneKind::Dma | ZoneKind::Normal => {
                 // 32-bit as there: pages_min is at most 4,096 and present below 2^20.
-                if lowmem == 0 {
-                    0
-                } else {
-                    pages_min * present / lowmem
-                }
+                (pages_min * present).checked_div(lowmem).unwrap_or(0)
             }
         };
         zone.set_pages_min(k, min);
