@@ -13,6 +13,7 @@ pub struct Table {
     rows: Vec<Vec<String>>,
     notes: Vec<String>,
     empty: String,
+    gap: usize,
 }
 
 impl Table {
@@ -24,7 +25,15 @@ impl Table {
             rows: Vec::new(),
             notes: Vec::new(),
             empty: "nothing was counted".to_owned(),
+            gap: 2,
         }
+    }
+
+    /// The same table with columns one space apart, for many narrow columns.
+    #[must_use]
+    pub fn tight(mut self) -> Table {
+        self.gap = 1;
+        self
     }
 
     /// Adds a row.
@@ -58,7 +67,7 @@ impl Table {
             for row in [&self.header].into_iter().chain(&self.rows) {
                 let mut line = format!("  {:<w$}", row[0], w = widths[0]);
                 for (cell, w) in row.iter().zip(&widths).skip(1) {
-                    line.push_str(&format!("  {cell:>w$}"));
+                    line.push_str(&format!("{:gap$}{cell:>w$}", "", gap = self.gap));
                 }
                 out.push_str(line.trim_end());
                 out.push('\n');

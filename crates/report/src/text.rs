@@ -329,6 +329,7 @@ fn line_words(line: Line) -> &'static str {
         Line::ItlbRefills => "ITLB refills",
         Line::DtlbRefills => "DTLB refills",
         Line::Trampoline => "trampoline and stubs",
+        Line::PageFlushes => "page flushes (invlpg)",
         Line::UserCopy => "user copies",
         Line::Caches => "caches elsewhere",
         Line::Rest => "rest",
@@ -349,10 +350,11 @@ fn cycles(row: &Row, label: &str) -> Table {
         "itlb_walk" => "itlb",
         "dtlb_walk" => "dtlb",
         "mispredict" => "mispr",
-        "serialise" => "serial",
+        "serialise" => "ser",
+        "memory" => "mem",
         other => other,
     }));
-    let mut table = Table::new(format!("{label}: cycles by side and cause"), &header);
+    let mut table = Table::new(format!("{label}: cycles by side and cause"), &header).tight();
     for (side, causes) in &row.cycles.by.0 {
         let total: u64 = causes.0.iter().map(|(_, n)| n).sum();
         if total == 0 {

@@ -270,6 +270,21 @@ fn a_share_of_run_time_is_printed_only_with_user_work() {
     }
 }
 
+/// Every side and cause in use: the widest table there can be.
+#[test]
+fn the_widest_table_fits() {
+    let mut m = measurement(Rmap::PteChain, Split::G4G4, 10, 2);
+    for &side in Side::ALL {
+        m.account.set_side(side);
+        for &event in Event::ALL {
+            m.account.add(event, 99_999_999_999);
+        }
+    }
+    for line in render(&document(vec![m]), Detail::Replay).lines() {
+        assert!(line.chars().count() <= table::WIDTH, "{line}");
+    }
+}
+
 /// Checks the sums that the schema promises on a JSON row.
 fn check_sums(row: &Value) {
     let n = |v: &Value| v.as_u64().unwrap();

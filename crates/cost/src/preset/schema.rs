@@ -1,7 +1,7 @@
 //! The one schema of CPU presets: every key, its kind, its unit and one sentence.
 //!
 //! A preset states every key that applies to it. Which keys apply depends on others (a trace cache has no `l1i`
-//! keys); [`super::build`] asks for what it needs and names what is missing.
+//! keys); `build` asks for what it needs and names what is missing.
 //!
 //! Invariant: a key that is not in [`KEYS`] cannot be stated, set or priced.
 
