@@ -367,12 +367,15 @@ impl Source for TraceSource<'_> {
             Step::Store { va, len, value } => UserOp::Store { va, len, value },
             Step::Modify { va, len, value } => UserOp::Modify { va, len, value },
             Step::Work(n) => UserOp::Work(n),
-            Step::Call(regs) => {
+            Step::Call(call) => {
                 self.asked = Asked::Call;
-                UserOp::Syscall {
-                    regs,
-                    via: self.via,
-                }
+                // The first task's exec has no stack yet for the sysenter stub to push on.
+                let via = if cpu.regs[regs::ESP] == 0 {
+                    Via::Int80
+                } else {
+                    self.via
+                };
+                UserOp::Syscall { regs: call, via }
             }
             Step::Resched => {
                 self.asked = Asked::Resched;
