@@ -11,6 +11,13 @@
 //! | [`native`] | the kernel's handle on the host |
 //! | [`user_copy`] | the direct user copy, natively |
 //! | [`walk`] | the page walk in software |
+//! | [`rows`] | the image rows as types |
+//! | [`machine`] | a machine: memory with a booted kernel, at a boundary |
+//! | [`replayer`], [`call`], [`mailbox`] | the trace as steps of ring 3; system calls and the mailbox |
+//! | [`drive_native`], [`cycle`], [`books`] | both modes; what probes tell |
+//! | [`replay`] | one replay and its measurement |
+//! | [`hash`], [`lowmem`], [`identity`] | memory_hash, low memory by owner, native against cycle |
+//! | [`sample`] | many samples of one piece of a trace |
 //!
 //! Invariant: both modes leave the same guest memory, but for kernel stacks and declared time words.
 
@@ -23,6 +30,7 @@ pub mod device;
 pub mod drive_native;
 pub mod error;
 pub mod hash;
+pub mod identity;
 pub mod image;
 pub mod lowmem;
 pub mod machine;

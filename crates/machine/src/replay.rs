@@ -101,13 +101,8 @@ fn replay_row<I: Row>(
     progress: &dyn Progress,
 ) -> Result<Measurement, MachineError> {
     let began = Instant::now();
-    let preset = preset(config)?;
-    let image = Arc::new(Image::for_row(I::NAME, crate::rows::page_offset::<I>())?);
-    let facts = CpuFacts {
-        nx: preset.geometry().nx,
-    };
-    let mut machine = match Machine::<I>::boot(config, image, facts) {
-        Ok(machine) => machine,
+    let mut run = match Run::<I>::new(trace, config, options, progress) {
+        Ok(run) => run,
         Err(MachineError::BootMemory { reason }) => {
             let mut m = Measurement::refused(config.clone(), options.mode, reason);
             m.outcome = Outcome::Enomem;
@@ -115,29 +110,26 @@ fn replay_row<I: Row>(
         }
         Err(e) => return Err(e),
     };
-    let cycle = match options.mode {
-        Mode::Native => None,
-        Mode::Cycle => {
-            Some(machine.enter_cycle(&cycle_options(&preset, config, options.engine))?)
-        }
-    };
-    let mut run = Run {
-        machine,
-        replayer: Replayer::new(trace, options.assumptions),
-        cycle,
-        hash: 0,
-        lowmem: LowmemUse::default(),
-        unmap: UnmapMeasure::None {
-            reason: "the trace did not reach its peak".to_owned(),
-        },
-        options,
-        progress,
-        peak_op: trace.summary().peak_op,
-        host_peak: 0,
-        next_doubling: 1,
-    };
     let outcome = run.go()?;
     run.measurement(outcome, began)
+}
+
+/// Replays `trace` and hands back the machine as it then stands. Anything but a complete run is an error.
+pub(crate) fn run_to_end<I: Row>(
+    trace: &Trace,
+    config: &Config,
+    options: &ReplayOptions,
+) -> Result<(Machine<I>, Measurement), MachineError> {
+    let began = Instant::now();
+    let mut run = Run::<I>::new(trace, config, options, &lowmem_report::Silent)?;
+    let ending = run.go()?;
+    if let Some(reason) = ending.reason {
+        return Err(MachineError::Guest {
+            operation: run.replayer.operation(),
+            reason,
+        });
+    }
+    run.into_parts(ending, began)
 }
 
 /// How the CPU of a configuration is made.
@@ -175,7 +167,42 @@ struct Ending {
     reason: Option<String>,
 }
 
-impl<I: Row> Run<'_, I> {
+impl<'a, I: Row> Run<'a, I> {
+    fn new(
+        trace: &Trace,
+        config: &Config,
+        options: &'a ReplayOptions,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, MachineError> {
+        let preset = preset(config)?;
+        let image = Arc::new(Image::for_row(I::NAME, crate::rows::page_offset::<I>())?);
+        let facts = CpuFacts {
+            nx: preset.geometry().nx,
+        };
+        let mut machine = Machine::<I>::boot(config, image, facts)?;
+        let cycle = match options.mode {
+            Mode::Native => None,
+            Mode::Cycle => {
+                Some(machine.enter_cycle(&cycle_options(&preset, config, options.engine))?)
+            }
+        };
+        Ok(Run {
+            machine,
+            replayer: Replayer::new(trace, options.assumptions),
+            cycle,
+            hash: 0,
+            lowmem: LowmemUse::default(),
+            unmap: UnmapMeasure::None {
+                reason: "the trace did not reach its peak".to_owned(),
+            },
+            options,
+            progress,
+            peak_op: trace.summary().peak_op,
+            host_peak: 0,
+            next_doubling: 1,
+        })
+    }
+
     fn go(&mut self) -> Result<Ending, MachineError> {
         self.replayer.pause_after = match self.options.check {
             Check::Every => PauseAfter::Every,
@@ -301,7 +328,15 @@ impl<I: Row> Run<'_, I> {
         })
     }
 
-    fn measurement(mut self, ending: Ending, began: Instant) -> Result<Measurement, MachineError> {
+    fn measurement(self, ending: Ending, began: Instant) -> Result<Measurement, MachineError> {
+        Ok(self.into_parts(ending, began)?.1)
+    }
+
+    fn into_parts(
+        mut self,
+        ending: Ending,
+        began: Instant,
+    ) -> Result<(Machine<I>, Measurement), MachineError> {
         self.host_peak = self.host_peak.max(self.machine.mem().resident_bytes());
         if self.lowmem == LowmemUse::default() {
             self.lowmem = self.machine.lowmem();
@@ -324,7 +359,7 @@ impl<I: Row> Run<'_, I> {
             ),
         };
         let complete = ending.outcome == Outcome::Complete;
-        Ok(Measurement {
+        let measurement = Measurement {
             config: self.machine.config.clone(),
             mode: self.options.mode,
             outcome: ending.outcome,
@@ -341,6 +376,7 @@ impl<I: Row> Run<'_, I> {
                 operations: self.replayer.operation(),
                 instructions,
             },
-        })
+        };
+        Ok((self.machine, measurement))
     }
 }
