@@ -217,15 +217,15 @@ impl<I: Row> Machine<I> {
         let books = RefCell::new(&mut state.books);
         let mut bus = MachineBus { books: &books };
         let (k, low_pages) = (self.k, (cpu.mmu.mem.low_bytes() >> 12) as u32);
-        let low_pages_used = || crate::lowmem::low_pages_used(k, low_pages);
+        let seen = &mut self.seen;
+        let mut look = || seen.look(k, low_pages);
         let mut source = TraceSource {
             replayer,
             books: &books,
             via: state.via,
             stop: None,
             asked: Asked::No,
-            low_pages_used: &low_pages_used,
-            low_peak_pages: &mut self.low_peak_pages,
+            look: &mut look,
         };
         loop {
             let exit = cpu.run(&mut state.engine, &mut bus, &mut source, SLICE);
@@ -340,8 +340,7 @@ struct TraceSource<'a> {
     via: Via,
     stop: Option<Stop>,
     asked: Asked,
-    low_pages_used: &'a dyn Fn() -> u32,
-    low_peak_pages: &'a mut u32,
+    look: &'a mut dyn FnMut(),
 }
 
 impl Source for TraceSource<'_> {
@@ -367,15 +366,18 @@ impl Source for TraceSource<'_> {
             Step::Store { va, len, value } => UserOp::Store { va, len, value },
             Step::Modify { va, len, value } => UserOp::Modify { va, len, value },
             Step::Work(n) => UserOp::Work(n),
+            // sysenter needs a stack: the first exec of all, which makes one, is called by int 0x80; and so is the
+            // last exit, after which nobody is left to run the stub's epilogue.
             Step::Call(call) => {
                 self.asked = Asked::Call;
-                // The first task's exec has no stack yet for the sysenter stub to push on.
-                let via = if cpu.regs[regs::ESP] == 0 {
-                    Via::Int80
-                } else {
-                    self.via
-                };
-                UserOp::Syscall { regs: call, via }
+                UserOp::Syscall {
+                    regs: call,
+                    via: if cpu.regs[regs::ESP] == 0 || self.replayer.is_last_exit() {
+                        Via::Int80
+                    } else {
+                        self.via
+                    },
+                }
             }
             Step::Resched => {
                 self.asked = Asked::Resched;
@@ -404,7 +406,7 @@ impl Source for TraceSource<'_> {
         };
         self.asked = Asked::No;
         self.books.borrow_mut().entry(kind, &cpu.mmu.account);
-        *self.low_peak_pages = (*self.low_peak_pages).max((self.low_pages_used)());
+        (self.look)();
         let eax = cpu.regs[regs::EAX];
         let cr2 = cpu.cr2;
         let result = match kind {

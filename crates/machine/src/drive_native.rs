@@ -9,13 +9,16 @@
 
 use crate::call::CallRegs;
 use crate::machine::{Ended, Machine, guarded};
+use crate::mailbox;
 use crate::native::Row;
 use crate::replayer::{Entry, Next, Pause, ReplayError, Replayer, Step};
 use crate::walk::{self, Access};
 use emu_mmu::{PhysAddr, PhysMem};
+use guest_vm::arch::SYSENTER_RETURN;
 use guest_vm::layout::Frame;
 use guest_vm::ptr::Low;
-use lowmem_abi::boot::{VECTOR_RESCHED, VECTOR_SYSTEM_CALL};
+use lowmem_abi::boot::{VECTOR_RESCHED, VECTOR_SYSENTER, VECTOR_SYSTEM_CALL};
+use lowmem_report::config::Entry as CallEntry;
 
 /// Vector of a page fault.
 const VECTOR_PAGE_FAULT: u32 = 14;
@@ -72,11 +75,7 @@ impl<I: Row> Machine<I> {
                 self.access(replayer, va, u32::from(len), Access::Write, data)?;
             }
             Step::Work(_) => replayer.done(0),
-            Step::Call(regs) => {
-                let eip = replayer.ip().wrapping_add(2);
-                self.fill_frame(eip, &regs);
-                self.enter(replayer, VECTOR_SYSTEM_CALL, Entry::Asked)?;
-            }
+            Step::Call(regs) => self.call(replayer, &regs)?,
             Step::Resched => {
                 self.fill_frame(replayer.ip(), &CallRegs::default());
                 self.enter(replayer, VECTOR_RESCHED, Entry::Asked)?;
@@ -104,7 +103,85 @@ impl<I: Row> Machine<I> {
         f.set_es(k, s.user_ds);
     }
 
+    fn call(&mut self, replayer: &mut Replayer, regs: &CallRegs) -> Result<(), Stop> {
+        let esp = self.frame.esp(self.k);
+        // sysenter needs a stack: the first exec of all, which makes one, is called by int 0x80; and so is the last exit,
+        // after which nobody is left to run the stub's epilogue.
+        if self.config.entry == CallEntry::Int80 || esp == 0 || replayer.is_last_exit() {
+            self.fill_frame(replayer.ip().wrapping_add(2), regs);
+            return self.enter(replayer, VECTOR_SYSTEM_CALL, Entry::Asked);
+        }
+        // push ecx, push edx, push ebp, mov ebp,esp, sysenter: as the stub in the vsyscall page.
+        for (slot, word) in [(4, regs.ecx), (8, regs.edx), (12, regs.ebp)] {
+            let at = esp.wrapping_sub(slot);
+            match walk::user_leaf(self.mem(), self.user_root(), at, Access::Write) {
+                Ok(leaf) => {
+                    walk::touch(self.mem_mut(), &leaf, Access::Write);
+                    let pa = leaf.frame(at).base().plus(u64::from(at & 0xfff));
+                    self.mem_mut().write_u32(pa, word);
+                }
+                Err(code) => {
+                    // The call is made again after the fault; until then nobody is switched to.
+                    mailbox::update(self.mem_mut(), |m| {
+                        m.next = m.current;
+                        m.via_idle = 0;
+                    });
+                    return self.page_fault(replayer, at, code);
+                }
+            }
+        }
+        let below = esp.wrapping_sub(12);
+        self.fill_frame(
+            SYSENTER_RETURN,
+            &CallRegs {
+                ebp: below,
+                ..*regs
+            },
+        );
+        self.frame.set_esp(self.k, below);
+        self.enter(replayer, VECTOR_SYSENTER, Entry::Asked)
+    }
+
+    /// pop ebp, pop edx, pop ecx, ret: where sysexit leads.
+    fn sysenter_epilogue(&mut self, replayer: &mut Replayer) -> Result<(), Stop> {
+        let (k, esp) = (self.k, self.frame.esp(self.k));
+        for slot in [0, 4, 8] {
+            let at = esp.wrapping_add(slot);
+            for _ in 0..8 {
+                match walk::user_leaf(self.mem(), self.user_root(), at, Access::Read) {
+                    Ok(leaf) => {
+                        walk::touch(self.mem_mut(), &leaf, Access::Read);
+                        break;
+                    }
+                    Err(code) => {
+                        replayer.faulted(at)?;
+                        self.host.cr2 = at;
+                        self.frame.set_orig_eax(k, code);
+                        self.kernel(VECTOR_PAGE_FAULT)?;
+                    }
+                }
+            }
+        }
+        self.frame.set_esp(k, esp.wrapping_add(12));
+        self.frame.set_eip(k, SYSENTER_RETURN.wrapping_add(3));
+        Ok(())
+    }
+
     fn enter(&mut self, replayer: &mut Replayer, vector: u32, entry: Entry) -> Result<(), Stop> {
+        self.kernel(vector)?;
+        let (k, back) = (self.k, self.frame);
+        let eax = back.eax(k);
+        if back.eip(k) == SYSENTER_RETURN && self.config.entry == CallEntry::Sysenter {
+            self.sysenter_epilogue(replayer)?;
+        }
+        let low_pages = self.low_pages();
+        self.seen.look(k, low_pages);
+        replayer.returned(self.mem_mut(), entry, eax)?;
+        Ok(())
+    }
+
+    /// Enters the kernel and takes the frame it returns.
+    fn kernel(&mut self, vector: u32) -> Result<(), Stop> {
         let (k, frame) = (self.k, self.frame);
         let back: Low<Frame> =
             guarded(|| guest_vm::trap::kernel_main(k, frame, vector)).map_err(Stop::Guest)?;
@@ -114,9 +191,6 @@ impl<I: Row> Machine<I> {
             self.host.paths
         );
         self.frame = back;
-        self.low_peak_pages = self.low_peak_pages.max(self.low_pages_used());
-        let eax = back.eax(k);
-        replayer.returned(self.mem_mut(), entry, eax)?;
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! The strongest test: both modes leave identical guest memory (decision D3).
 //!
 //! Compared is all RAM but kernel stacks, the boot stack and the declared time words: jiffies and the clock in the root of
-//! tasks, utime and stime of each task. Free frames are compared, too: they keep their last content.
+//! tasks, utime and stime of each task. Free frames are compared, too, because they keep their last content; so the stacks and
+//! task_structs of tasks that are gone are left out as well.
 //!
 //! Invariant: comparing changes nothing.
 
@@ -12,6 +13,7 @@ use crate::replay::{ReplayOptions, run_to_end};
 use crate::rows::row_of;
 use crate::with_row;
 use emu_mmu::{Pfn, PhysAddr};
+use guest_vm::arch::THREAD_SIZE;
 use guest_vm::layout::Task;
 use guest_vm::page_alloc::{owner_of, pfn_to_page};
 use guest_vm::ptr::Low;
@@ -62,8 +64,6 @@ fn compare_row<I: Row>(
     Ok(differences(&native, &cycle, 32))
 }
 
-/// Offset of the link of all tasks in a task_struct.
-const TASK_LINK: u32 = 28;
 /// Bytes of a task_struct that are time.
 const TASK_TIME: std::ops::Range<u32> = 68..76;
 
@@ -82,11 +82,11 @@ pub fn differences<I: Row>(
         time.extend(TASK_TIME.map(|b| (task.va() - offset + b) & !3));
     };
     task_time(tasks(k).idle(k));
-    let head = tasks(k).idle(k).tasks(k);
-    let mut link = head.next(k);
-    while link != head {
-        task_time(link.container(TASK_LINK));
-        link = link.next(k);
+    let mut stacks = BTreeSet::new();
+    for &(task, stack) in native.seen.tasks.iter().chain(&cycle.seen.tasks) {
+        task_time(Low::new(task));
+        let first = (stack - offset) >> 12;
+        stacks.extend(first..first + THREAD_SIZE.div_ceil(4096));
     }
     let mut found = Vec::new();
     let mut pages = (vec![0u8; 4096], vec![0u8; 4096]);
@@ -109,6 +109,9 @@ pub fn differences<I: Row>(
         native.mem().read_bytes(PhysAddr(pa), &mut pages.0);
         cycle.mem().read_bytes(PhysAddr(pa), &mut pages.1);
         if pages.0 == pages.1 {
+            continue;
+        }
+        if stacks.contains(&pfn) {
             continue;
         }
         let owner = Owner::from_u32(owner_of(k, pfn_to_page(k, pfn))).map_or("?", Owner::name);

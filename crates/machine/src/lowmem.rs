@@ -84,7 +84,7 @@ impl<I: Row> Machine<I> {
         format!("{}; low memory: {}", zones.join(", "), owners.join(", "))
     }
 
-    fn low_pages(&self) -> u32 {
+    pub(crate) fn low_pages(&self) -> u32 {
         (self.mem().low_bytes() >> 12) as u32
     }
 

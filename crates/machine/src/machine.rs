@@ -19,6 +19,7 @@ use lowmem_abi::port::{Report, ReportKind};
 use lowmem_report::Config;
 use lowmem_report::config::{Entry, FileVmas, Stack, YoungFlush};
 use std::backtrace::BacktraceStatus;
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -36,8 +37,33 @@ pub struct Machine<I: Row> {
     pub(crate) frame: Low<Frame>,
     /// What boot left for the CPU.
     pub(crate) start: CpuStart,
-    /// Most low pages ever in use at a boundary.
+    /// What was seen at each return to CPL 3.
+    pub(crate) seen: Seen,
+}
+
+/// What a machine keeps of its past.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Most low pages ever in use.
     pub(crate) low_peak_pages: u32,
+    /// Every task that ran: its task_struct and its kernel stack.
+    pub(crate) tasks: BTreeSet<(u32, u32)>,
+    last: u32,
+}
+
+impl Seen {
+    /// Looks at the task that runs and at free memory.
+    pub(crate) fn look<I: Row>(&mut self, k: Native<I>, low_pages: u32) {
+        self.low_peak_pages = self
+            .low_peak_pages
+            .max(crate::lowmem::low_pages_used(k, low_pages));
+        let task = guest_vm::task::current(k);
+        // Idle has no stack of its own.
+        if task.va() != self.last && !task.thread_info(k).is_null() {
+            self.last = task.va();
+            self.tasks.insert((task.va(), task.thread_info(k).va()));
+        }
+    }
 }
 
 /// Who has the guest memory.
@@ -154,7 +180,7 @@ impl<I: Row> Machine<I> {
             memory: Memory::Native(mem),
             frame,
             start,
-            low_peak_pages: 0,
+            seen: Seen::default(),
         })
     }
 
@@ -213,7 +239,7 @@ impl<I: Row> Machine<I> {
             memory,
             frame: self.frame,
             start: self.start,
-            low_peak_pages: self.low_peak_pages,
+            seen: self.seen.clone(),
         };
         clone.k = Native::new(&raw mut *clone.host);
         clone.attach();

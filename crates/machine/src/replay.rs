@@ -221,9 +221,9 @@ impl<'a, I: Row> Run<'a, I> {
             let operation = self.replayer.operation();
             match stop {
                 None => self.tell()?,
-                Some(Stop::Pause(Pause::LastUser { owner })) => {
+                Some(Stop::Pause(Pause::LastUser { owner, stack_top })) => {
                     let mm = guest_vm::task::current(self.machine.k).mm(self.machine.k);
-                    let hash = self.machine.hash_space(owner, mm);
+                    let hash = self.machine.hash_space(owner, mm, stack_top);
                     self.hash = self.hash.wrapping_add(hash);
                 }
                 Some(Stop::Pause(Pause::Done(from, to))) => self.pause(from, to)?,
@@ -307,7 +307,7 @@ impl<'a, I: Row> Run<'a, I> {
             self.machine.check(self.replayer.operation())?;
         }
         let k = self.machine.k;
-        for (owner, pid) in self.replayer.living_spaces() {
+        for (owner, pid, stack_top) in self.replayer.living_spaces() {
             let task = guest_vm::task::find(k, pid);
             if task.is_null() {
                 return Err(MachineError::Guest {
@@ -315,7 +315,7 @@ impl<'a, I: Row> Run<'a, I> {
                     reason: format!("task {pid} is gone at the end of the trace"),
                 });
             }
-            let hash = self.machine.hash_space(owner, task.mm(k));
+            let hash = self.machine.hash_space(owner, task.mm(k), stack_top);
             self.hash = self.hash.wrapping_add(hash);
         }
         self.hash = self
@@ -344,7 +344,7 @@ impl<'a, I: Row> Run<'a, I> {
         self.lowmem.peak_bytes = self
             .lowmem
             .peak_bytes
-            .max(u64::from(self.machine.low_peak_pages) << 12);
+            .max(u64::from(self.machine.seen.low_peak_pages) << 12);
         let instructions = self.machine.cpu().map_or(0, |cpu| cpu.retired());
         let (account, operations, kmap_wraps) = match (&self.cycle, self.machine.cpu()) {
             (Some(state), Some(cpu)) => (

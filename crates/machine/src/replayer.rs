@@ -81,6 +81,8 @@ pub enum Pause {
     LastUser {
         /// Owner of the address space in the memory hash.
         owner: u32,
+        /// Top of its stack, 0 if it has none.
+        stack_top: u32,
     },
     /// Operations from the first to the second number are done.
     Done(u64, u64),
@@ -144,6 +146,7 @@ struct Task {
 #[derive(Debug, Clone, Default)]
 struct Space {
     owner: u32,
+    stack_top: u32,
     users: u32,
     tasks: Vec<u32>,
     /// Pages written lately, most recent last: candidates for the buffer of a copying call.
@@ -231,6 +234,7 @@ impl Replayer {
             tasks: vec![None; trace.tasks()],
             spaces: vec![Space {
                 owner: pid(TaskId::FIRST),
+                stack_top: 0,
                 users: 1,
                 tasks: vec![TaskId::FIRST.0],
                 written: Vec::new(),
@@ -279,6 +283,10 @@ impl Replayer {
     pub fn next_pid(&self) -> u32 {
         pid(self.next_task)
     }
+    /// Whether the pending call leaves no task to return to.
+    pub fn is_last_exit(&self) -> bool {
+        self.next_task == TaskId(u32::MAX)
+    }
     /// What kind of entry the pending call or interrupt is.
     pub fn kind(&self) -> Operation {
         self.kind
@@ -298,12 +306,12 @@ impl Replayer {
             _ => u32::MAX,
         }
     }
-    /// Owners of the address spaces that are alive, with the guest id of one task of each.
-    pub fn living_spaces(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+    /// Owners of the address spaces that are alive, with the guest id of one task of each and the top of its stack.
+    pub fn living_spaces(&self) -> impl Iterator<Item = (u32, u32, u32)> + '_ {
         self.spaces
             .iter()
             .filter(|s| s.users > 0)
-            .filter_map(|s| Some((s.owner, s.tasks.first()? + 1)))
+            .filter_map(|s| Some((s.owner, s.tasks.first()? + 1, s.stack_top)))
     }
     /// Commutative sum of all load hashes, those of living tasks included.
     pub fn load_sum(&self) -> u128 {
@@ -337,8 +345,9 @@ impl Replayer {
                     Step::Call(_) => {
                         if !self.folded {
                             self.folded = true;
-                            if let Some(owner) = self.ends_space() {
-                                return Ok(Next::Pause(Pause::LastUser { owner }));
+                            if let Some((owner, stack_top)) = self.ends_space() {
+                                let pause = Pause::LastUser { owner, stack_top };
+                                return Ok(Next::Pause(pause));
                             }
                         }
                         self.post_call(mem);
@@ -692,12 +701,12 @@ impl Replayer {
     }
 
     /// Owner of the address space that the pending call ends.
-    fn ends_space(&self) -> Option<u32> {
+    fn ends_space(&self) -> Option<(u32, u32)> {
         let call = self.call.as_ref()?;
         let space = &self.spaces[self.task().mm];
         let ends = matches!(call.call, Call::Exit {} | Call::Exec { .. });
         // The first exec of the first task replaces an address space that has never been used.
-        (ends && space.users == 1 && self.op > 0).then_some(space.owner)
+        (ends && space.users == 1 && self.op > 0).then_some((space.owner, space.stack_top))
     }
 
     fn address(&self, m: &mut Mailbox) {
@@ -785,6 +794,7 @@ impl Replayer {
                 let owner = pid(self.current);
                 self.spaces.push(Space {
                     owner,
+                    stack_top: image.stack_top,
                     users: 1,
                     tasks: vec![self.current.0],
                     written: Vec::new(),
@@ -828,6 +838,7 @@ impl Replayer {
                 let written = self.spaces[parent.mm].written.clone();
                 self.spaces.push(Space {
                     owner: pid(child),
+                    stack_top: self.spaces[parent.mm].stack_top,
                     users: 1,
                     tasks: vec![child.0],
                     written,

@@ -70,7 +70,7 @@ impl<I: Row> Machine<I> {
     pub fn sample_frames(&self, replayer: &Replayer, most: usize) -> Vec<u32> {
         let k = self.k;
         let mut frames = BTreeSet::new();
-        for (_, pid) in replayer.living_spaces() {
+        for (_, pid, _) in replayer.living_spaces() {
             let task = guest_vm::task::find(k, pid);
             if task.is_null() || task.mm(k).is_null() {
                 continue;
