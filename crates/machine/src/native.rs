@@ -94,7 +94,7 @@ pub struct GuestFatal {
 
 impl Host {
     /// A host context over `mem`, which must outlive it at this address.
-    pub fn new(mem: *mut PhysMem, page_offset: u32) -> Host {
+    pub(crate) fn new(mem: *mut PhysMem, page_offset: u32) -> Host {
         // SAFETY: the caller gives a valid pointer; the reference ends here.
         let (low_base, low_bytes) = unsafe { ((*mem).low_base(), (*mem).low_bytes() as u32) };
         Host {
@@ -136,7 +136,7 @@ impl Host {
     }
 
     /// The memory has moved to another place, or is a clone's.
-    pub fn attach(&mut self, mem: *mut PhysMem) {
+    pub(crate) fn attach(&mut self, mem: *mut PhysMem) {
         self.mem = mem;
         // SAFETY: the caller gives a valid pointer; the reference ends here.
         self.low_base = unsafe { (*mem).low_base() };
@@ -220,7 +220,7 @@ impl<I: Row> std::fmt::Debug for Native<I> {
 
 impl<I: Row> Native<I> {
     /// The handle over `host`, which must stay where it is while the handle is used.
-    pub fn new(host: *mut Host) -> Self {
+    pub(crate) fn new(host: *mut Host) -> Self {
         Native {
             host,
             row: PhantomData,
