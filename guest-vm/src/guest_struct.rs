@@ -1,4 +1,4 @@
-//! [`guest_struct!`]: structures in guest memory, with written offsets.
+//! `guest_struct!`: structures in guest memory, with written offsets.
 //!
 //! Offsets are written, not computed: they *are* the historic layout (D12), so padding, niches and the alignment of `u64`
 //! cannot move a field. Offsets and sizes may depend on the image (`K::Rmap::VMA_BYTES`); tests call the generated

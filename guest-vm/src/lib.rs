@@ -2,7 +2,7 @@
 //!
 //! Principles (decision D3): one source, two ways to run it. Compiled for i686 it is the image that the emulated CPU
 //! executes; compiled for the host it works on the *same* guest memory, without timing. Both ways must leave identical memory.
-//! Hence: no mutable statics; one [`root::Root`] object at a fixed address; guest objects are reached only through
+//! Hence: no mutable statics; one [`root`] object at a fixed address; guest objects are reached only through
 //! [`ptr::Low`] and accessors with *written* offsets ([`guest_struct!`]), which are the table of historic layouts (D12);
 //! no reference, `usize`, function pointer or niche enum ever lies in guest memory; the kernel runs to completion and
 //! a task is switched only on its way back to user mode ([`trap::kernel_main`] takes a frame and returns a frame).
@@ -12,7 +12,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`kernel`] | the handle: memory, primitives, probes; the types that differ between images |
-//! | [`ptr`], [`guest_struct`] | guest pointers; structures with written offsets |
+//! | [`ptr`], [`mod@guest_struct`] | guest pointers; structures with written offsets |
 //! | [`layout`] | every historic structure, one table |
 //! | [`sync`], [`list`] | locks, bit operations and atomics as `smp` had them; list heads |
 //! | [`rmap`] | reverse maps: the trait, one file per scheme |
@@ -25,7 +25,7 @@
 //! | [`page_alloc`], [`slab`], [`kmap`], [`pgtable`], [`tlb`] | memory below the VM layer |
 //! | [`percpu`] | current, counters |
 //! | [`page`], [`lru`] | struct page, its flags and locks; LRU lists and their vectors |
-//! | [`page_cache`], [`radix_tree`], [`file`], [`swap`] | files, shared memory and their pages; swap |
+//! | [`page_cache`], [`radix_tree`], [`mod@file`], [`swap`] | files, shared memory and their pages; swap |
 //! | [`prio_tree`] | which vmas map a page of a file |
 //! | [`reclaim`] | the unmap probe |
 //! | [`check`] | invariants by brute force (native only) |

@@ -9,13 +9,13 @@
 //! | [`image`], [`archive`] | the guest kernel's ELF file and its symbols; where they are kept |
 //! | [`device`] | file content and swap |
 //! | [`native`] | the kernel's handle on the host |
-//! | [`user_copy`] | the direct user copy, natively |
+//! | `user_copy` | the direct user copy, natively |
 //! | [`walk`] | the page walk in software |
 //! | [`rows`] | the image rows as types |
 //! | [`machine`] | a machine: memory with a booted kernel, at a boundary |
 //! | [`replayer`], [`call`], [`mailbox`] | the trace as steps of ring 3; system calls and the mailbox |
 //! | [`drive_native`], [`cycle`], [`books`] | both modes; what probes tell |
-//! | [`replay`] | one replay and its measurement |
+//! | [`mod@replay`] | one replay and its measurement |
 //! | [`hash`], [`lowmem`], [`identity`] | memory_hash, low memory by owner, native against cycle |
 //! | [`sample`] | many samples of one piece of a trace |
 //!
