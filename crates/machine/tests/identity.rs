@@ -16,7 +16,7 @@ fn config(rmap: Rmap, split: Split) -> Config {
     Config {
         rmap,
         split,
-        ram_bytes: 1 << 30,
+        ram_bytes: 256 << 20,
         probe_unmap: 0,
         ..Config::default()
     }
