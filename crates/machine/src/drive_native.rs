@@ -174,8 +174,6 @@ impl<I: Row> Machine<I> {
         if back.eip(k) == SYSENTER_RETURN && self.config.entry == CallEntry::Sysenter {
             self.sysenter_epilogue(replayer)?;
         }
-        let low_pages = self.low_pages();
-        self.seen.look(k, low_pages);
         replayer.returned(self.mem_mut(), entry, eax)?;
         Ok(())
     }
@@ -191,6 +189,8 @@ impl<I: Row> Machine<I> {
             self.host.paths
         );
         self.frame = back;
+        let low_pages = self.low_pages();
+        self.seen.look(k, low_pages);
         Ok(())
     }
 

@@ -45,4 +45,4 @@ mod user_copy;
 pub mod walk;
 
 pub use error::MachineError;
-pub use replay::{Check, ReplayOptions, replay};
+pub use replay::{Check, ReplayOptions, replay, replay_keeping};

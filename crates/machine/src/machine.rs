@@ -6,6 +6,7 @@
 //! Invariant: between calls a machine is at a boundary, or dead: after an error it must not be run on.
 
 use crate::error::{MachineError, describe};
+use crate::identity::{DeadTasks, clear_dead};
 use crate::image::Image;
 use crate::mailbox;
 use crate::native::{GuestFatal, Host, Native, Row};
@@ -19,7 +20,6 @@ use lowmem_abi::port::{Report, ReportKind};
 use lowmem_report::Config;
 use lowmem_report::config::{Entry, FileVmas, Stack, YoungFlush};
 use std::backtrace::BacktraceStatus;
-use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -46,22 +46,18 @@ pub struct Machine<I: Row> {
 pub(crate) struct Seen {
     /// Most low pages ever in use.
     pub(crate) low_peak_pages: u32,
-    /// Every task that ran: its task_struct and its kernel stack.
-    pub(crate) tasks: BTreeSet<(u32, u32)>,
-    last: u32,
+    /// What becomes of a dead task's words that differ between modes.
+    pub(crate) dead_tasks: DeadTasks,
 }
 
 impl Seen {
-    /// Looks at the task that runs and at free memory.
+    /// Looks at free memory, and after a task that has exited.
     pub(crate) fn look<I: Row>(&mut self, k: Native<I>, low_pages: u32) {
         self.low_peak_pages = self
             .low_peak_pages
             .max(crate::lowmem::low_pages_used(k, low_pages));
-        let task = guest_vm::task::current(k);
-        // Idle has no stack of its own.
-        if task.va() != self.last && !task.thread_info(k).is_null() {
-            self.last = task.va();
-            self.tasks.insert((task.va(), task.thread_info(k).va()));
+        if self.dead_tasks == DeadTasks::Cleared {
+            clear_dead(k);
         }
     }
 }

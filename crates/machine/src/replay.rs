@@ -6,6 +6,7 @@
 use crate::cycle::{CycleOptions, CycleState};
 use crate::drive_native::Stop;
 use crate::error::{MachineError, describe};
+use crate::identity::{DeadTasks, KeptMemory};
 use crate::image::Image;
 use crate::machine::{CpuFacts, Machine, is_out_of_memory};
 use crate::native::Row;
@@ -114,14 +115,30 @@ fn replay_row<I: Row>(
     run.measurement(outcome, began)
 }
 
-/// Replays `trace` and hands back the machine as it then stands. Anything but a complete run is an error.
-pub(crate) fn run_to_end<I: Row>(
+/// Replays as [`replay`] does, and keeps guest memory as it is at the end, to be compared with that of another run
+/// ([`crate::identity`]). Anything but a complete run is an error.
+pub fn replay_keeping(
     trace: &Trace,
     config: &Config,
     options: &ReplayOptions,
-) -> Result<(Machine<I>, Measurement), MachineError> {
+    progress: &dyn Progress,
+) -> Result<(Measurement, KeptMemory), MachineError> {
+    let row = row_of(config).map_err(|reason| MachineError::Guest {
+        operation: 0,
+        reason,
+    })?;
+    with_row!(row, I => keep_row::<I>(trace, config, options, progress))
+}
+
+fn keep_row<I: Row>(
+    trace: &Trace,
+    config: &Config,
+    options: &ReplayOptions,
+    progress: &dyn Progress,
+) -> Result<(Measurement, KeptMemory), MachineError> {
     let began = Instant::now();
-    let mut run = Run::<I>::new(trace, config, options, &lowmem_report::Silent)?;
+    let mut run = Run::<I>::new(trace, config, options, progress)?;
+    run.machine.seen.dead_tasks = DeadTasks::Cleared;
     let ending = run.go()?;
     if let Some(reason) = ending.reason {
         return Err(MachineError::Guest {
@@ -129,7 +146,9 @@ pub(crate) fn run_to_end<I: Row>(
             reason,
         });
     }
-    run.into_parts(ending, began)
+    let peak = run.peak_digest;
+    let (machine, measurement) = run.into_parts(ending, began)?;
+    Ok((measurement, machine.into_memory(peak)))
 }
 
 /// How the CPU of a configuration is made.
@@ -159,6 +178,7 @@ struct Run<'a, I: Row> {
     peak_op: u64,
     host_peak: u64,
     next_doubling: u64,
+    peak_digest: Option<u128>,
 }
 
 /// How the trace ended.
@@ -200,6 +220,7 @@ impl<'a, I: Row> Run<'a, I> {
             peak_op: trace.summary().peak_op,
             host_peak: 0,
             next_doubling: 1,
+            peak_digest: None,
         })
     }
 
@@ -292,6 +313,9 @@ impl<'a, I: Row> Run<'a, I> {
         }
         if at_peak {
             self.lowmem = self.machine.lowmem();
+            if self.machine.seen.dead_tasks == DeadTasks::Cleared {
+                self.peak_digest = Some(self.machine.digest());
+            }
             self.unmap = self
                 .machine
                 .probe_unmap(self.cycle.as_ref(), &self.replayer)?;

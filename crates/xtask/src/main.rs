@@ -1,9 +1,14 @@
 //! Developer commands. `cargo xtask guest` rebuilds the guest images; the rest of the workspace uses the committed ones and needs
-//! none of this.
+//! none of this. `cargo run --release -p xtask -- recordings DIR` and `... retouch-error DIR` are the long experiments over a folder of
+//! recordings.
 //!
 //! Invariant: nothing here is needed by `cargo build` or `cargo test` on stable Rust.
 
 mod guest;
+#[cfg(feature = "experiments")]
+mod recordings;
+#[cfg(feature = "experiments")]
+mod retouch_error;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,11 +25,21 @@ struct Cli {
 enum Command {
     /// Build the guest images into target/guest (fetches the guest toolchain on first use)
     Guest(guest::Options),
+    /// Import and replay every recording of a folder in both modes and four configurations, and check what must agree
+    #[cfg(feature = "experiments")]
+    Recordings(recordings::Options),
+    /// Compare replays of every reference with replays of first touches and the re-touch model
+    #[cfg(feature = "experiments")]
+    RetouchError(retouch_error::Options),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Guest(options) => guest::run(&options),
+    let result: Result<(), Box<dyn std::error::Error>> = match Cli::parse().command {
+        Command::Guest(options) => guest::run(&options).map_err(Into::into),
+        #[cfg(feature = "experiments")]
+        Command::Recordings(options) => recordings::run(&options).map_err(Into::into),
+        #[cfg(feature = "experiments")]
+        Command::RetouchError(options) => retouch_error::run(&options).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,314 @@
+//! `cargo run --release -p xtask -- recordings DIR`: the long experiment over a folder of recordings.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`find`] | which recordings there are |
+//! | [`totals`] | the totals of their reference replay |
+//! | [`experiment`] | the runs of one configuration and what must agree |
+//! | [`watch`] | progress |
+//!
+//! Of each recording: it imports with no unresolved event; its totals equal `totals.json`; the switches that will be replayed are
+//! within 10 % of those recorded. Of each reverse map on each split: native and cycle mode run to the end with the kernel's
+//! invariants checked by full scans at doubling intervals, and leave identical guest memory, at the peak and at the end; a second
+//! run in cycle mode gives the same result to the last count; the reference engine does, too (only for traces named by `--reference`).
+//! And all runs have one memory hash.
+//!
+//! Invariant: the exit code is 0 only if everything that was asked for was run and agreed.
+
+mod experiment;
+mod find;
+mod totals;
+mod watch;
+
+use clap::Args;
+use experiment::{Checks, Engines, Line};
+pub(crate) use experiment::{configs, label};
+pub(crate) use find::{Recording, find};
+use lowmem_trace::Trace;
+use lowmem_trace::import::{ImportOptions, import};
+use rayon::prelude::*;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Instant;
+use totals::Totals;
+pub(crate) use watch::Watch;
+
+/// Replayed switches may differ from the recorded ones by one part in this many.
+const SWITCH_TOLERANCE: u64 = 10;
+
+/// Options of `recordings`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Folder with NAME.strace.xz and NAME.perf.xz, or NAME.PID.lackey.xz, and perhaps totals.json
+    dir: PathBuf,
+    /// Only these recordings
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    only: Vec<String>,
+    /// Recordings that the reference engine replays whole, too
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "mremapfork1"
+    )]
+    reference: Vec<String>,
+    /// Which checks of each configuration
+    #[arg(long, value_enum, default_value = "all")]
+    checks: Checks,
+    /// CPU preset
+    #[arg(long, default_value = "pentium4")]
+    cpu: String,
+    /// Configurations at once; each machine takes some hundred megabytes
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Print JSON on stdout, lines on stderr
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why it failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file of totals is not what it should be.
+    #[error("{path}: {reason}", path = path.display())]
+    Totals {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A recording that was asked for is not there.
+    #[error("{folder} has no recording {name}", folder = folder.display())]
+    NoRecording {
+        /// Its name.
+        name: String,
+        /// Where.
+        folder: PathBuf,
+    },
+    /// No recording is there.
+    #[error("{folder} has no recording", folder = .0.display())]
+    Empty(PathBuf),
+    /// A recording cannot be imported.
+    #[error(transparent)]
+    Trace(#[from] lowmem_trace::TraceError),
+    /// A replay failed.
+    #[error(transparent)]
+    Machine(#[from] lowmem_machine::MachineError),
+    /// Another failure of a replay.
+    #[error("{0}")]
+    Replay(String),
+    /// A number of threads that cannot be had.
+    #[error("cannot start {jobs} jobs: {source}")]
+    Jobs {
+        /// How many.
+        jobs: usize,
+        /// Why.
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// Checks failed; they were printed.
+    #[error("{0} checks failed")]
+    Failed(usize),
+}
+
+/// Runs the experiment.
+pub(crate) fn run(options: &Options) -> Result<(), Error> {
+    let recordings = find(&options.dir, &options.only)?;
+    let totals = Totals::read(&options.dir)?;
+    let jobs = options.jobs.max(1);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs)
+        .build()
+        .map_err(|source| Error::Jobs { jobs, source })?;
+    let out = Out {
+        json: options.json,
+        lock: Mutex::new(()),
+    };
+    let mut all = Vec::new();
+    for recording in &recordings {
+        let (line, trace) = import_one(recording, totals.as_ref());
+        out.line(&line);
+        all.push(line);
+        let Some(trace) = trace else { continue };
+        let engines = if options.reference.contains(&recording.name) {
+            Engines::Both
+        } else {
+            Engines::Fast
+        };
+        let lines: Vec<Vec<Line>> = pool.install(|| {
+            configs(&options.cpu)
+                .par_iter()
+                .map(|config| {
+                    let say = |line: &Line| out.line(line);
+                    experiment::configuration(&trace, config, options.checks, engines, &say)
+                })
+                .collect()
+        });
+        let lines: Vec<Line> = lines.into_iter().flatten().collect();
+        let same = hashes(&recording.name, &lines);
+        out.line(&same);
+        all.extend(lines);
+        all.push(same);
+    }
+    let failed = all.iter().filter(|l| !l.wrong.is_empty()).count();
+    out.summary(&all);
+    match failed {
+        0 => Ok(()),
+        n => Err(Error::Failed(n)),
+    }
+}
+
+/// Imports a recording and checks what is known of it.
+fn import_one(recording: &Recording, totals: Option<&Totals>) -> (Line, Option<Trace>) {
+    let mut line = Line::new(&recording.name, "-".to_owned(), "import");
+    let begun = Instant::now();
+    let trace = match import(&recording.files, &ImportOptions::default(), |_, _| {}) {
+        Ok(trace) => trace,
+        Err(e) => {
+            line.wrong.push(e.to_string());
+            return (line, None);
+        }
+    };
+    line.seconds = begun.elapsed().as_secs_f64();
+    line.operations = trace.len();
+    if let Err(e) = trace.check(|_| {}) {
+        line.wrong.push(e.to_string());
+    }
+    let unresolved = trace.header().totals.get("unresolved");
+    if unresolved > 0 {
+        line.wrong.push(format!("{unresolved} unresolved events"));
+    }
+    let (switches, recorded) = (trace.summary().switches, trace.info().recorded_switches);
+    // lackey has no times: who ran when is not recorded there.
+    if !recording.lackey && switches.abs_diff(recorded) * SWITCH_TOLERANCE > recorded {
+        line.wrong
+            .push(format!("{switches} switches, {recorded} recorded"));
+    }
+    let compared = match totals {
+        None => "no totals.json".to_owned(),
+        Some(totals) => {
+            let (wrong, compared) = totals.compare(&trace);
+            line.wrong.extend(wrong);
+            format!("{compared} totals compared")
+        }
+    };
+    line.note = match recording.lackey {
+        true => format!("{compared}; {switches} switches"),
+        false => format!("{unresolved} unresolved; {compared}; {switches} switches of {recorded}"),
+    };
+    (line, Some(trace))
+}
+
+/// All runs of a recording must have one memory hash.
+fn hashes(recording: &str, lines: &[Line]) -> Line {
+    let mut line = Line::new(recording, "-".to_owned(), "memory_hash");
+    let mut seen: Vec<&String> = lines
+        .iter()
+        .filter_map(|l| l.memory_hash.as_ref())
+        .collect();
+    let runs = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    match seen[..] {
+        [one] if runs == lines.len() => {
+            line.memory_hash = Some(one.clone());
+            line.note = format!("equal over {runs} runs");
+        }
+        [_] => line.wrong.push(format!(
+            "only {runs} of {} runs have a memory hash",
+            lines.len()
+        )),
+        _ => line
+            .wrong
+            .push(format!("{} different hashes in {runs} runs", seen.len())),
+    }
+    line
+}
+
+/// Where lines go.
+struct Out {
+    json: bool,
+    lock: Mutex<()>,
+}
+
+impl Out {
+    fn print(&self, text: &str) {
+        let _guard = self.lock.lock();
+        // A closed pipe shows in the exit code of whoever closed it.
+        let _ = match self.json {
+            true => writeln!(std::io::stderr(), "{text}"),
+            false => writeln!(std::io::stdout(), "{text}"),
+        };
+    }
+
+    fn line(&self, line: &Line) {
+        let state = if line.wrong.is_empty() { "ok" } else { "WRONG" };
+        let mut text = format!(
+            "{:12} {:14} {:11} {state:5}",
+            line.recording, line.config, line.check
+        );
+        if line.operations > 0 {
+            text.push_str(&format!(
+                " {:>8} ops {:>8.2} s",
+                line.operations, line.seconds
+            ));
+        }
+        if line.instructions > 0 {
+            text.push_str(&format!(
+                " {:>12} instr {:>13} cycles {:>6.1} MIPS",
+                line.instructions,
+                line.cycles,
+                line.mips()
+            ));
+        }
+        if line.host_bytes > 0 {
+            text.push_str(&format!(" {:>5} MB", line.host_bytes >> 20));
+        }
+        if !line.note.is_empty() {
+            text.push_str(&format!("  {}", line.note));
+        }
+        for wrong in &line.wrong {
+            text.push_str(&format!("\n    {wrong}"));
+        }
+        self.print(&text);
+    }
+
+    fn summary(&self, lines: &[Line]) {
+        let mut names: Vec<&str> = lines.iter().map(|l| l.recording.as_str()).collect();
+        names.dedup();
+        self.print(&format!(
+            "\n{:12} {:>9} {:>6} {:>5} {:>15} {:>9} {:>8} {:>8}",
+            "recording", "ops", "checks", "wrong", "instructions", "seconds", "MIPS", "host MB"
+        ));
+        for name in names {
+            let of: Vec<&Line> = lines.iter().filter(|l| l.recording == name).collect();
+            let instructions: u64 = of.iter().map(|l| l.instructions).sum();
+            let on_cpu = of.iter().filter(|l| l.instructions > 0);
+            let cpu_seconds: f64 = on_cpu.map(|l| l.seconds).sum();
+            let seconds: f64 = of.iter().map(|l| l.seconds).sum();
+            self.print(&format!(
+                "{name:12} {:>9} {:>6} {:>5} {instructions:>15} {seconds:>9.1} {:>8.1} {:>8}",
+                of.iter().map(|l| l.operations).max().unwrap_or(0),
+                of.len(),
+                of.iter().filter(|l| !l.wrong.is_empty()).count(),
+                instructions as f64 / cpu_seconds.max(0.001) / 1e6,
+                of.iter().map(|l| l.host_bytes >> 20).max().unwrap_or(0),
+            ));
+        }
+        let wrong = lines.iter().filter(|l| !l.wrong.is_empty()).count();
+        self.print(&format!("{} checks, {wrong} failed", lines.len()));
+        if self.json {
+            let json = serde_json::to_string_pretty(lines)
+                .expect("a line has string keys and finite numbers");
+            println!("{json}");
+        }
+    }
+}
