@@ -14,11 +14,9 @@ use std::collections::BTreeMap;
 /// What a kernel stay began with, as its first probe says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FirstPath {
-    /// A page fault.
-    Fault,
     /// The timer.
     Tick,
-    /// Anything else.
+    /// A fault, or what was asked for.
     Other,
 }
 
@@ -121,7 +119,6 @@ impl Books {
         if let Some(side) = side_of(probe) {
             if self.first.is_none() {
                 self.first = Some(match probe {
-                    Probe::Fault => FirstPath::Fault,
                     Probe::Tick => FirstPath::Tick,
                     _ => FirstPath::Other,
                 });

@@ -4,9 +4,10 @@
 //! caches; it then stands at CPL 3. Leaving checks that it stands there again and writes the registers back to the
 //! frame. Ports stop the CPU; transfers are carried out between instructions.
 //!
-//! A resched interrupt is raised when its step comes up and is taken at that operation boundary. A page fault in the pushes of the
-//! sysenter stub must not switch tasks although the mailbox names the successor already: the first path of such a stay is
-//! `fault`, which puts the running task back into the mailbox until the call is asked for again.
+//! A resched interrupt is raised when its step comes up and is taken at that operation boundary. A call is posted to the mailbox
+//! only once it has entered the kernel: a page fault in the pushes of the sysenter stub finds the running task named as
+//! the next one, switches nothing, and the call is made again. What the return belongs to is kept in [`CycleState`]: a slice of
+//! instructions may end inside the kernel.
 //!
 //! Invariant: both modes pass the same steps in the same order.
 
@@ -27,13 +28,12 @@ use guest_vm::layout::Frame;
 use guest_vm::ptr::Low;
 use lowmem_abi::boot::{VECTOR_RESCHED, VECTOR_TICK};
 use lowmem_abi::port;
-use lowmem_abi::probe::Probe;
 use lowmem_cost::{Account, Geometry, Side};
 use lowmem_report::Operation;
 use std::cell::RefCell;
 
 /// Instructions between two looks at the user's wish to stop.
-const SLICE: u64 = 1 << 26;
+pub const SLICE: u64 = 1 << 26;
 
 /// What cycle mode needs beside the machine.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct CycleState {
     pub books: Books,
     /// System calls by sysenter through the stub at this address, or by int 0x80.
     pub via: Via,
+    slice: u64,
+    asked: Asked,
 }
 
 impl CycleState {
@@ -55,6 +57,8 @@ impl CycleState {
             engine: EngineState::new(self.engine.engine()),
             books,
             via: self.via,
+            slice: self.slice,
+            asked: Asked::No,
         }
     }
 }
@@ -70,6 +74,8 @@ pub struct CycleOptions {
     pub instructions_per_tick: u64,
     /// How system calls are made.
     pub via: Via,
+    /// Instructions after which [`Machine::run_cycle`] comes back; changes nothing else.
+    pub slice: u64,
 }
 
 impl<I: Row> Machine<I> {
@@ -94,6 +100,8 @@ impl<I: Row> Machine<I> {
             engine: EngineState::new(options.engine),
             books: Books::default(),
             via: options.via,
+            slice: options.slice,
+            asked: Asked::No,
         })
     }
 
@@ -224,11 +232,11 @@ impl<I: Row> Machine<I> {
             books: &books,
             via: state.via,
             stop: None,
-            asked: Asked::No,
+            asked: &mut state.asked,
             look: &mut look,
         };
         loop {
-            let exit = cpu.run(&mut state.engine, &mut bus, &mut source, SLICE);
+            let exit = cpu.run(&mut state.engine, &mut bus, &mut source, state.slice);
             let stop = source.stop.take();
             if let Some(mismatch) = books.borrow_mut().mismatch.take() {
                 return Some(Stop::Replay(ReplayError::Mismatch(mismatch)));
@@ -316,21 +324,17 @@ impl Bus for MachineBus<'_> {
     fn probe(&mut self, id: u16, cpu: &mut Cpu) {
         let mut books = self.books.borrow_mut();
         books.probe(id, &mut cpu.mmu.account);
-        if id == Probe::Fault as u16 && books.first == Some(FirstPath::Fault) && books.depth() == 1
-        {
-            // A fault on the way into a call: the task that faults goes on first.
-            mailbox::update(&mut cpu.mmu.mem, |m| {
-                m.next = m.current;
-                m.via_idle = 0;
-            });
-        }
     }
 }
 
+/// What the source has asked the kernel for, and has not got yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
+    /// Nothing: the kernel was entered by a fault or the tick, if it was.
     No,
+    /// A call that has entered the kernel.
     Call,
+    /// A resched interrupt.
     Resched,
 }
 
@@ -339,7 +343,7 @@ struct TraceSource<'a> {
     books: &'a RefCell<&'a mut Books>,
     via: Via,
     stop: Option<Stop>,
-    asked: Asked,
+    asked: &'a mut Asked,
     look: &'a mut dyn FnMut(),
 }
 
@@ -348,7 +352,7 @@ impl Source for TraceSource<'_> {
         if self.stop.is_some() {
             return UserOp::Stop;
         }
-        self.asked = Asked::No;
+        *self.asked = Asked::No;
         let step = match self.replayer.next(&mut cpu.mmu.mem) {
             Ok(Next::Step(step)) => step,
             Ok(Next::Pause(pause)) => {
@@ -368,19 +372,16 @@ impl Source for TraceSource<'_> {
             Step::Work(n) => UserOp::Work(n),
             // sysenter needs a stack: the first exec of all, which makes one, is called by int 0x80; and so is the
             // last exit, after which nobody is left to run the stub's epilogue.
-            Step::Call(call) => {
-                self.asked = Asked::Call;
-                UserOp::Syscall {
-                    regs: call,
-                    via: if cpu.regs[regs::ESP] == 0 || self.replayer.is_last_exit() {
-                        Via::Int80
-                    } else {
-                        self.via
-                    },
-                }
-            }
+            Step::Call(call) => UserOp::Syscall {
+                regs: call,
+                via: if cpu.regs[regs::ESP] == 0 || self.replayer.is_last_exit() {
+                    Via::Int80
+                } else {
+                    self.via
+                },
+            },
             Step::Resched => {
-                self.asked = Asked::Resched;
+                *self.asked = Asked::Resched;
                 cpu.raise(VECTOR_RESCHED as u8);
                 UserOp::Work(0)
             }
@@ -388,23 +389,25 @@ impl Source for TraceSource<'_> {
     }
 
     fn done(&mut self, cpu: &mut Cpu, _op: &UserOp, value: u32) {
-        if self.asked == Asked::No {
+        if *self.asked == Asked::No {
             cpu.pet_watchdog();
             self.replayer.done(value);
         }
     }
 
+    fn entered(&mut self, cpu: &mut Cpu, _op: &UserOp) {
+        *self.asked = Asked::Call;
+        self.replayer.entered(&mut cpu.mmu.mem);
+    }
+
     fn returned_to_user(&mut self, cpu: &mut Cpu) {
         let first = self.books.borrow().first;
-        let (entry, kind) = match (self.asked, first) {
-            (Asked::Call, Some(FirstPath::Fault)) if matches!(self.via, Via::Sysenter { .. }) => {
-                (Entry::Unasked, Operation::PageFault)
-            }
+        let (entry, kind) = match (*self.asked, first) {
             (Asked::Call | Asked::Resched, _) => (Entry::Asked, self.replayer.kind()),
             (Asked::No, Some(FirstPath::Tick)) => (Entry::Unasked, Operation::Tick),
             (Asked::No, _) => (Entry::Unasked, Operation::PageFault),
         };
-        self.asked = Asked::No;
+        *self.asked = Asked::No;
         self.books.borrow_mut().entry(kind, &cpu.mmu.account);
         (self.look)();
         let eax = cpu.regs[regs::EAX];

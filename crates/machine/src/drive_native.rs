@@ -9,7 +9,6 @@
 
 use crate::call::CallRegs;
 use crate::machine::{Ended, Machine, guarded};
-use crate::mailbox;
 use crate::native::Row;
 use crate::replayer::{Entry, Next, Pause, ReplayError, Replayer, Step};
 use crate::walk::{self, Access};
@@ -109,6 +108,7 @@ impl<I: Row> Machine<I> {
         // after which nobody is left to run the stub's epilogue.
         if self.config.entry == CallEntry::Int80 || esp == 0 || replayer.is_last_exit() {
             self.fill_frame(replayer.ip().wrapping_add(2), regs);
+            replayer.entered(self.mem_mut());
             return self.enter(replayer, VECTOR_SYSTEM_CALL, Entry::Asked);
         }
         // push ecx, push edx, push ebp, mov ebp,esp, sysenter: as the stub in the vsyscall page.
@@ -120,14 +120,8 @@ impl<I: Row> Machine<I> {
                     let pa = leaf.frame(at).base().plus(u64::from(at & 0xfff));
                     self.mem_mut().write_u32(pa, word);
                 }
-                Err(code) => {
-                    // The call is made again after the fault; until then nobody is switched to.
-                    mailbox::update(self.mem_mut(), |m| {
-                        m.next = m.current;
-                        m.via_idle = 0;
-                    });
-                    return self.page_fault(replayer, at, code);
-                }
+                // The call is made again after the fault; it is not posted yet, so nobody is switched to.
+                Err(code) => return self.page_fault(replayer, at, code),
             }
         }
         let below = esp.wrapping_sub(12);
@@ -139,6 +133,7 @@ impl<I: Row> Machine<I> {
             },
         );
         self.frame.set_esp(self.k, below);
+        replayer.entered(self.mem_mut());
         self.enter(replayer, VECTOR_SYSENTER, Entry::Asked)
     }
 

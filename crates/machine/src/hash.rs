@@ -3,14 +3,16 @@
 //! A commutative sum over (owner, address, word) of the non-zero words of every present or swapped private page of an
 //! address space, folded in when its last user exits or execs and at the end; of dirtied pages of shared objects over
 //! (object, byte, word) at the end; and of the hashes of what each task loaded. A file page whose content was never changed
-//! adds nothing, nor do the three words below the stack's top that only a sysenter entry writes, wherever it is mapped; boundaries of vmas and places of frames stay out. So the hash is equal
-//! for all configurations of one trace.
+//! adds nothing, wherever it is mapped, nor do the three words below the stack's top that only a sysenter entry writes;
+//! boundaries of vmas and places of frames stay out. So the hash is equal for all configurations of one trace (a program that
+//! moves the top of its own stack by mremap would be an exception).
 //!
 //! The walk is the host's, from mm->pgd, and changes nothing. Invariant: the order of folding does not matter.
 
 use crate::device::{SHMEM_FILES, synthetic_words};
 use crate::machine::Machine;
 use crate::native::Row;
+use crate::replayer::STUB_STACK_BYTES;
 use crate::walk;
 use emu_mmu::{Pfn, PhysAddr};
 use guest_vm::layout::{Mapping, Mm, pg};
@@ -48,7 +50,9 @@ impl<I: Row> Machine<I> {
             for (offset, word) in words {
                 let place = va + offset;
                 // The three words that a sysenter stub pushes.
-                if stack_top != 0 && (stack_top - 12..stack_top).contains(&place) {
+                if stack_top != 0
+                    && (stack_top.saturating_sub(STUB_STACK_BYTES)..stack_top).contains(&place)
+                {
                     continue;
                 }
                 let hash = word_hash(u64::from(owner), u64::from(place), word);

@@ -17,6 +17,7 @@
 //! | [`drive_native`], [`cycle`], [`books`] | both modes; what probes tell |
 //! | [`mod@replay`] | one replay and its measurement |
 //! | [`hash`], [`lowmem`], [`identity`] | memory_hash, low memory by owner, native against cycle |
+//! | [`lockstep`] | the fast engine against the reference |
 //! | [`sample`] | many samples of one piece of a trace |
 //!
 //! Invariant: both modes leave the same guest memory, but for kernel stacks and declared time words.
@@ -32,6 +33,7 @@ pub mod error;
 pub mod hash;
 pub mod identity;
 pub mod image;
+pub mod lockstep;
 pub mod lowmem;
 pub mod machine;
 pub mod mailbox;

@@ -3,7 +3,7 @@
 //! Invariant: a measurement depends on trace, configuration and options only; the host's clock and memory appear in
 //! [`lowmem_report::HostStats`] alone.
 
-use crate::cycle::{CycleOptions, CycleState};
+use crate::cycle::{CycleOptions, CycleState, SLICE};
 use crate::drive_native::Stop;
 use crate::error::{MachineError, describe};
 use crate::identity::{DeadTasks, KeptMemory};
@@ -163,7 +163,17 @@ pub fn cycle_options(preset: &Preset, config: &Config, engine: Engine) -> CycleO
                 stub: guest_vm::arch::SYSENTER_RETURN - emu_cpu::SYSENTER_RETURN,
             },
         },
+        slice: SLICE,
     }
+}
+
+/// A machine of that configuration, booted, in native mode.
+pub(crate) fn boot<I: Row>(config: &Config, preset: &Preset) -> Result<Machine<I>, MachineError> {
+    let image = Arc::new(Image::for_row(I::NAME, crate::rows::page_offset::<I>())?);
+    let facts = CpuFacts {
+        nx: preset.geometry().nx,
+    };
+    Machine::boot(config, image, facts)
 }
 
 struct Run<'a, I: Row> {
@@ -195,11 +205,7 @@ impl<'a, I: Row> Run<'a, I> {
         progress: &'a dyn Progress,
     ) -> Result<Self, MachineError> {
         let preset = preset(config)?;
-        let image = Arc::new(Image::for_row(I::NAME, crate::rows::page_offset::<I>())?);
-        let facts = CpuFacts {
-            nx: preset.geometry().nx,
-        };
-        let mut machine = Machine::<I>::boot(config, image, facts)?;
+        let mut machine = boot::<I>(config, &preset)?;
         let cycle = match options.mode {
             Mode::Native => None,
             Mode::Cycle => {

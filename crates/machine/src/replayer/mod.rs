@@ -7,7 +7,8 @@
 //!
 //! What a recording lacks is added here, by the trace's assumptions: re-touches after each recorded event, pages that
 //! fault-around mapped, bytes copied by calls, user work. Steps say whether they are recorded: only recorded loads enter the
-//! load hash, only recorded touches enter the re-touch lists.
+//! load hash, only recorded touches enter the re-touch lists. Loads of the three words below the stack's top, which a
+//! sysenter entry writes and int 0x80 does not, stay out of the load hash whatever the entry is.
 //!
 //! Left out: signals, time.
 //!
@@ -131,6 +132,9 @@ pub enum PauseAfter {
     /// After every operation.
     Every,
 }
+
+/// Bytes that the sysenter stub pushes: ecx, edx, ebp.
+pub const STUB_STACK_BYTES: u32 = 12;
 
 #[derive(Debug, Clone)]
 struct Task {
@@ -351,7 +355,6 @@ impl Replayer {
                                 return Ok(Next::Pause(pause));
                             }
                         }
-                        self.post_call(mem);
                     }
                     Step::Resched => {
                         mailbox::update(mem, |m| self.address(m));
@@ -389,13 +392,21 @@ impl Replayer {
         };
         match queued.step {
             Step::Fetch { va, .. } => self.task_mut().ip = va,
-            Step::Load { .. } | Step::Modify { .. } if queued.recorded => {
+            Step::Load { va, len } | Step::Modify { va, len, .. }
+                if queued.recorded && !self.is_stub_stack(va, len) =>
+            {
                 let task = self.task_mut();
                 task.loads = (task.loads.rotate_left(5) ^ u64::from(value))
                     .wrapping_mul(0x9e37_79b9_7f4a_7c15);
             }
             _ => {}
         }
+    }
+
+    /// Whether an access meets the words that the sysenter stub pushes.
+    fn is_stub_stack(&self, va: u32, len: u16) -> bool {
+        let top = self.spaces[self.task().mm].stack_top;
+        va < top && va.saturating_add(u32::from(len)) > top.saturating_sub(STUB_STACK_BYTES)
     }
 
     /// The kernel has returned to CPL 3 with `eax`.
@@ -491,7 +502,9 @@ impl Replayer {
         m.result = NO_RESULT;
     }
 
-    fn post_call(&self, mem: &mut PhysMem) {
+    /// The pending call has entered the kernel, or is about to with nothing left that can fault: its mailbox words are
+    /// written. Until then the mailbox names the running task as the next one.
+    pub fn entered(&self, mem: &mut PhysMem) {
         let Some(call) = &self.call else { return };
         mailbox::update(mem, |m| {
             self.address(m);
