@@ -17,7 +17,7 @@ use lowmem_abi::boot::BootInfo;
 use proptest::prelude::*;
 use workload::{Op, World, op};
 
-/// One random history; `every`: how often all invariants are checked.
+/// One random history.
 fn history<R: Scheme, U: Access>(info: BootInfo, ops: &[Op]) {
     let mut w = World::<R, U>::new(info);
     for (i, op) in ops.iter().enumerate() {
@@ -66,22 +66,39 @@ proptest! {
     }
 }
 
+// Every scheme with every index of a file's vmas on every split; elements of all three sizes.
 proptest! {
-    #![proptest_config(cases(60))]
+    #![proptest_config(cases(30))]
     #[test]
     fn anon_vma_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {
         history::<AnonVmaMap, Direct>(info::<Direct>(1, 128), &ops);
+    }
+    #[test]
+    fn anon_vma_prio_tree_4g4g(ops in prop::collection::vec(op(), 1..180)) {
+        history::<AnonVmaMap, Split>(info::<Split>(1, 128), &ops);
+    }
+    #[test]
+    fn anon_vma_list_3g1g(ops in prop::collection::vec(op(), 1..180)) {
+        history::<AnonVmaMap, Direct>(info::<Direct>(0, 128), &ops);
     }
     #[test]
     fn anon_vma_list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
         history::<AnonVmaMap, Split>(info::<Split>(0, 128), &ops);
     }
     #[test]
-    fn pte_chain_list_3g1g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<PteChains, Direct>(info::<Direct>(0, 32), &ops);
+    fn pte_chain_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {
+        history::<PteChains, Direct>(info::<Direct>(1, 64), &ops);
     }
     #[test]
     fn pte_chain_prio_tree_4g4g(ops in prop::collection::vec(op(), 1..180)) {
         history::<PteChains, Split>(info::<Split>(1, 128), &ops);
+    }
+    #[test]
+    fn pte_chain_list_3g1g(ops in prop::collection::vec(op(), 1..180)) {
+        history::<PteChains, Direct>(info::<Direct>(0, 32), &ops);
+    }
+    #[test]
+    fn pte_chain_list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
+        history::<PteChains, Split>(info::<Split>(0, 128), &ops);
     }
 }
