@@ -347,13 +347,11 @@ impl Replayer {
             if let Some(queued) = self.steps.front() {
                 let step = queued.step;
                 match step {
-                    Step::Call(_) => {
-                        if !self.folded {
-                            self.folded = true;
-                            if let Some((owner, stack_top)) = self.ends_space() {
-                                let pause = Pause::LastUser { owner, stack_top };
-                                return Ok(Next::Pause(pause));
-                            }
+                    Step::Call(_) if !self.folded => {
+                        self.folded = true;
+                        if let Some((owner, stack_top)) = self.ends_space() {
+                            let pause = Pause::LastUser { owner, stack_top };
+                            return Ok(Next::Pause(pause));
                         }
                     }
                     Step::Resched => {
