@@ -6,6 +6,7 @@
 
 pub mod scenario;
 pub mod simulated;
+pub mod table;
 
 use emu_cpu::Engine;
 use lowmem_cost::{Account, Preset, Variant};
