@@ -12,6 +12,7 @@
 //! | [`result`] | the JSON document: measurements with prices on |
 //! | [`unmap`] | the unmap measurement, priced |
 //! | [`explain`] | why 4G/4G costs more, line by line |
+//! | [`retouch_error`] | how far the re-touch model is from the truth |
 //! | [`verdict`], [`text`], [`table`] | a result for people |
 //! | [`csv`] | a result for spreadsheets |
 //! | [`suggest`] | the nearest known name |
@@ -25,6 +26,7 @@ pub mod explain;
 pub mod measurement;
 pub mod progress;
 pub mod result;
+pub mod retouch_error;
 pub mod suggest;
 pub mod table;
 pub mod text;

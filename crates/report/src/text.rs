@@ -11,7 +11,7 @@ use crate::explain::{Difference, Explanation, Line};
 use crate::measurement::{Mode, Outcome, Owner};
 use crate::result::{Document, Row};
 use crate::table::{self, Table, count, ratio, short, size, tenths, wrap};
-use crate::verdict;
+use crate::{retouch_error, verdict};
 use lowmem_cost::Cause;
 
 /// How much is printed.
@@ -142,11 +142,9 @@ fn tlb(document: &Document, labels: &[String]) -> Table {
             table.row(cells);
         }
     }
-    let retouch = document.trace.assumptions.get("retouch");
-    if retouch.is_some_and(|r| r["data"] != 0 || r["code"] != 0) {
-        table.note(
-            "Re-references between kernel entries are modelled (see the trace's assumptions), not recorded.",
-        );
+    let cpu = document.results.first().map_or("", |r| &r.config.cpu);
+    if let Some(sentence) = retouch_error::sentence(&document.trace.assumptions, cpu) {
+        table.note(sentence);
     }
     table
 }
