@@ -21,6 +21,7 @@ pub mod value;
 use crate::{Geometry, Prices};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 use std::path::Path;
 pub use value::{Entry, Mark, Milli, Value};
 
@@ -392,13 +393,17 @@ fn stated(name: &str) -> Result<read::Stated, PresetError> {
         path: name.to_owned(),
         error,
     };
-    let size = std::fs::metadata(name).map_err(fail)?.len();
-    if size > MAX_BYTES {
+    // A device or pipe has no size to ask for: the limit is on what is read.
+    let mut text = String::new();
+    std::fs::File::open(name)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
+        .map_err(fail)?;
+    if text.len() as u64 > MAX_BYTES {
         return Err(fail(std::io::Error::other(format!(
-            "{size} bytes, more than {MAX_BYTES}"
+            "more than {MAX_BYTES} bytes"
         ))));
     }
-    read::read(name, &std::fs::read_to_string(name).map_err(fail)?)
+    read::read(name, &text)
 }
 
 /// A parent named in the file `child`: relative to it when it is a path.

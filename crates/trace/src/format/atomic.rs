@@ -2,7 +2,8 @@
 //!
 //! The bytes go to a temporary file in the same folder, are synced, and get the final name by rename(2), which POSIX makes
 //! atomic. On any failure (a full disk, no permission) the temporary file is removed and what stood under the
-//! final name before is untouched.
+//! final name before is untouched. Only a regular file is replaced, never a device, pipe or folder; a symbolic link is replaced
+//! itself.
 
 use std::{io::Write, path::Path};
 
@@ -10,6 +11,11 @@ use crate::error::TraceError;
 
 /// Writes `bytes` under `path`.
 pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<(), TraceError> {
+    // The rename would replace a device or a pipe by a file.
+    if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+        let refused = std::io::Error::other("not a regular file");
+        return Err(TraceError::io(path, "write", refused));
+    }
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -17,6 +17,8 @@ pub(super) const PRELUDE_BYTES: usize = 32;
 pub(super) const ROW_BYTES: usize = 32;
 /// Most sections in a file: at [`CHUNK_OPS`] operations each, four thousand million operations.
 pub(super) const MAX_SECTIONS: u32 = 1 << 16;
+/// Largest file: a hundred times the largest recording known, and still small enough to be read into memory.
+pub(super) const MAX_FILE_BYTES: u64 = 4 << 30;
 /// Largest decompressed section in bytes.
 pub(super) const MAX_RAW_BYTES: u32 = 1 << 24;
 /// Operations in a full chunk.

@@ -6,7 +6,7 @@
 //!
 //! Invariant: any byte string gives a trace or an error, never a panic.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, io::Read, path::Path, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
@@ -21,8 +21,22 @@ use crate::{
 
 /// Reads and checks a file.
 pub(crate) fn open(path: &Path) -> Result<Trace, TraceError> {
-    let bytes = fs::read(path).map_err(|e| TraceError::io(path, "read", e))?;
-    parse(&path.display().to_string(), Arc::from(bytes))
+    let io = |e| TraceError::io(path, "read", e);
+    let name = path.display().to_string();
+    let mut file = fs::File::open(path).map_err(io)?;
+    let mut bytes = Vec::new();
+    let first = PRELUDE_BYTES as u64;
+    file.by_ref()
+        .take(first)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    let prelude = prelude(&name, &bytes)?;
+    // No more is read than the prelude announces and one byte, so that a device, or a file far larger than a trace, is
+    // refused before it fills memory. The buffer grows with what is there, not with what is announced.
+    file.take(prelude.file_bytes.saturating_sub(first).min(MAX_FILE_BYTES) + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    parse(&name, Arc::from(bytes))
 }
 
 /// What is wrong and where, before the file's name is added.
@@ -94,6 +108,21 @@ fn prelude(name: &str, bytes: &[u8]) -> Result<Prelude, TraceError> {
 
 fn contents(prelude: Prelude, bytes: Arc<[u8]>) -> Result<Trace, Damage> {
     let length = bytes.len() as u64;
+    if prelude.file_bytes > MAX_FILE_BYTES {
+        return damage(
+            "offset 16",
+            format!(
+                "{} bytes announced, at most {MAX_FILE_BYTES}",
+                prelude.file_bytes
+            ),
+        );
+    }
+    if length == prelude.file_bytes + 1 {
+        return damage(
+            format!("offset {}", prelude.file_bytes),
+            "bytes behind the length that the prelude says",
+        );
+    }
     if prelude.file_bytes != length {
         return damage(
             format!("offset {}", length.min(prelude.file_bytes)),

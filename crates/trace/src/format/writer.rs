@@ -19,6 +19,8 @@ const LEVEL: i32 = 12;
 pub struct TraceWriter {
     header: Header,
     model: Model,
+    /// Operations that the model does not know.
+    unchecked: u64,
     delta: Delta,
     raw: Vec<u8>,
     items: u32,
@@ -34,6 +36,7 @@ impl TraceWriter {
         let mut writer = Self {
             header,
             model,
+            unchecked: 0,
             delta: Delta::default(),
             raw: Vec::new(),
             items: 0,
@@ -64,6 +67,20 @@ impl TraceWriter {
     /// If it contradicts the model of the address spaces.
     pub fn push(&mut self, op: &Op) -> Result<(), TraceError> {
         self.model.apply(op).map_err(|e| e.at(&self.header.name))?;
+        self.store(op)
+    }
+
+    /// Appends an operation that the model is not asked about, as a hostile writer would: the file is well formed, its
+    /// contents may be impossible. For tests of what reads traces; the footer counts the operation and nothing else of it.
+    ///
+    /// # Errors
+    /// If a chunk becomes larger than the format allows.
+    pub fn push_unchecked(&mut self, op: &Op) -> Result<(), TraceError> {
+        self.unchecked += 1;
+        self.store(op)
+    }
+
+    fn store(&mut self, op: &Op) -> Result<(), TraceError> {
         let mut stored = op.clone();
         self.delta.store(&mut stored);
         bincode::encode_into_std_write(&stored, &mut self.raw, config())
@@ -116,7 +133,8 @@ impl TraceWriter {
     /// If tasks are left in an impossible state, or a table is too large for the format.
     pub fn finish(mut self) -> Result<Trace, TraceError> {
         self.close_chunk()?;
-        let summary = self.model.summary();
+        let mut summary = self.model.summary();
+        summary.operations += self.unchecked;
         let encode = |v: &dyn Fn() -> Vec<u8>| v();
         let header_raw = encode(&|| {
             bincode::encode_to_vec(&self.header, config())
