@@ -5,14 +5,17 @@
 //!
 //! Invariant: `Text::text` is the whole file as UTF-8 (stray bytes replaced).
 
-use std::{io::Read, path::Path};
+use std::{fs::File, io::Read, path::Path};
 
 use sha2::{Digest, Sha256};
 
 use crate::{error::TraceError, header::Input};
 
-/// Largest decompressed recording: a limit against a compressed bomb, far above any recording known.
+/// Largest decompressed recording: a limit against a compressed bomb, far above any recording known; checked again on plain files, because devices never end.
 const MAX_TEXT_BYTES: u64 = 4 << 30;
+
+/// Bytes from which the format is told.
+const FIRST_BYTES: u64 = 1 << 16;
 
 /// The formats that can be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +35,47 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn read(path: &Path) -> Result<Self, TraceError> {
-        let stored = std::fs::read(path).map_err(|e| TraceError::io(path, "read", e))?;
+        let io = |e| TraceError::io(path, "read", e);
+        let not = || {
+            TraceError::Inputs(format!(
+                "{}: not a recording: none of the first lines is of strace -f -ttt, perf script or lackey",
+                path.display()
+            ))
+        };
+        let mut file = File::open(path).map_err(io)?;
+        let mut stored = Vec::new();
+        file.by_ref()
+            .take(FIRST_BYTES)
+            .read_to_end(&mut stored)
+            .map_err(io)?;
+        // What is nothing of ours, a device without end, say, is refused before the rest is read.
+        let xz = stored.starts_with(b"\xfd7zXZ\0");
+        if !xz && format_of(&String::from_utf8_lossy(&stored)).is_none() {
+            return Err(not());
+        }
+        file.take(MAX_TEXT_BYTES)
+            .read_to_end(&mut stored)
+            .map_err(io)?;
+        let too_large = || {
+            let name = path.display();
+            TraceError::Inputs(format!("{name}: more than {MAX_TEXT_BYTES} bytes"))
+        };
+        if stored.len() as u64 > MAX_TEXT_BYTES {
+            return Err(too_large());
+        }
         let name = path
             .file_name()
             .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let sha256 = crate::format::hex(&Sha256::digest(&stored));
-        let raw = if stored.starts_with(b"\xfd7zXZ\0") {
+        let raw = if xz {
             let mut raw = Vec::new();
             liblzma::read::XzDecoder::new_multi_decoder(&stored[..])
-                .take(MAX_TEXT_BYTES)
+                .take(MAX_TEXT_BYTES + 1)
                 .read_to_end(&mut raw)
                 .map_err(|e| TraceError::io(path, "decompress", e))?;
+            if raw.len() as u64 > MAX_TEXT_BYTES {
+                return Err(too_large());
+            }
             raw
         } else {
             stored
@@ -51,12 +84,15 @@ impl Text {
             Ok(text) => text,
             Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
         };
-        let Some(format) = text.lines().take(50).find_map(format_of_line) else {
-            return Err(TraceError::Inputs(format!(
-                "{}: not a recording: none of the first lines is of strace -f -ttt, perf script or lackey",
-                path.display()
-            )));
-        };
+        let format = format_of(&text).ok_or_else(not)?;
+        // The tools end every line; a recording that stops inside one was cut.
+        if !text.ends_with('\n') {
+            return Err(TraceError::Line {
+                name,
+                line: text.lines().count() as u64,
+                reason: "the file ends inside this line".to_owned(),
+            });
+        }
         Ok(Self {
             input: Input {
                 name: name.clone(),
@@ -67,6 +103,11 @@ impl Text {
             text,
         })
     }
+}
+
+/// Format of a text, told from its first lines.
+fn format_of(text: &str) -> Option<Format> {
+    text.lines().take(50).find_map(format_of_line)
 }
 
 fn format_of_line(line: &str) -> Option<Format> {

@@ -58,8 +58,9 @@ struct Parser<'a> {
     line: u64,
     process: Process,
     references: [u64; 4],
-    bad: u64,
     calls: u64,
+    /// The summary was met that lackey prints when the process ends.
+    ended: bool,
     /// The call whose result has not been printed: its operation and number.
     pending: Option<(usize, u32)>,
 }
@@ -79,8 +80,8 @@ pub(super) fn parse(text: &Text) -> Result<Process, TraceError> {
             counts: Vec::new(),
         },
         references: [0; 4],
-        bad: 0,
         calls: 0,
+        ended: false,
         pending: None,
     };
     for line in text.text.lines() {
@@ -114,12 +115,15 @@ impl Parser<'_> {
             _ if line.contains("Success(") || line.contains("Failure(") => {
                 return self.result_line(line);
             }
-            _ => return Ok(()),
+            // Valgrind's own messages and empty lines.
+            _ if line.starts_with("--") || line.starts_with("**") || line.trim().is_empty() => {
+                return Ok(());
+            }
+            _ => return Err(self.error(format!("no line of lackey: {line:.80}"))),
         };
-        match reference(&bytes[3..]) {
-            Some((va, len)) => self.reference(kind, va, len),
-            None => self.bad += 1,
-        }
+        let (va, len) = reference(&bytes[3..])
+            .ok_or_else(|| self.error(format!("address,size expected: {line:.80}")))?;
+        self.reference(kind, va, len);
         Ok(())
     }
 
@@ -158,6 +162,7 @@ impl Parser<'_> {
         if self.process.pid == 0 {
             self.process.pid = pid.parse().unwrap_or(0);
         }
+        self.ended |= rest.trim_start().starts_with("Exit code:");
         if let Some(command) = rest.trim_start().strip_prefix("Command: ") {
             command
                 .split(' ')
@@ -335,6 +340,10 @@ impl Parser<'_> {
         if self.process.pid == 0 {
             return Err(self.error("no ==PID== line in the file".to_owned()));
         }
+        if !self.ended {
+            let reason = "the file ends before lackey's summary (\"Exit code:\")".to_owned();
+            return Err(self.error(reason));
+        }
         let p = &mut self.process;
         if let Some(exit) = p
             .ops
@@ -352,7 +361,8 @@ impl Parser<'_> {
             ("L", l),
             ("S", s),
             ("M", m),
-            ("bad", self.bad),
+            // A line that is not understood ends the import; the count stays because recordings' totals have it.
+            ("bad", 0),
             ("syscalls", self.calls),
             ("pages", pages(0xff)),
             ("code_pages", pages(EXECUTED)),
