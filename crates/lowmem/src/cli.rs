@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Import, describe, print and check traces
     #[command(after_help = "Example:\n  \
-        lowmem trace import lksh.strace.xz lksh.perf.xz -o lksh.lmt")]
+        lowmem trace info traces/lksh.lmt")]
     Trace(TraceArgs),
     /// List CPU presets, or show one with the mark and source of every number
     #[command(after_help = "Example:\n  lowmem presets show pentium4 --set l2.latency=20")]
@@ -252,16 +252,19 @@ pub(crate) struct TraceArgs {
 pub(crate) enum TraceCommand {
     /// Make a trace of recordings: a strace and perf pair, or lackey files; formats are told from content
     #[command(after_help = "Example:\n  \
-        lowmem trace import pg40.strace.xz pg40.perf.xz -o pg40.lmt")]
+        lowmem trace import NAME.strace.xz NAME.perf.xz -o NAME.lmt\n  \
+        lowmem trace import NAME.*.lackey.xz -o NAME.lmt")]
     Import(ImportArgs),
     /// What is in a trace
-    #[command(after_help = "Example:\n  lowmem trace info pg40.lmt")]
+    #[command(after_help = "Example:\n  lowmem trace info traces/pygrow1.lmt")]
     Info(InfoArgs),
     /// Print operations, numbers in hexadecimal
-    #[command(after_help = "Example:\n  lowmem trace view pg40.lmt --from 1000 --count 20")]
+    #[command(
+        after_help = "Example:\n  lowmem trace view traces/pygrow1.lmt --from 1000 --count 20"
+    )]
     View(ViewArgs),
     /// Verify every byte and every operation of a trace
-    #[command(after_help = "Example:\n  lowmem trace check pg40.lmt")]
+    #[command(after_help = "Example:\n  lowmem trace check traces/pygrow1.lmt")]
     Check(FileArgs),
     /// Make a trace of a described workload (not yet)
     #[command(after_help = "Example:\n  lowmem trace generate --processes 100")]

@@ -31,6 +31,9 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
 
 fn go(args: &CompareArgs, unset: Unset, detail: Detail) -> Result<ExitCode, Failure> {
     let mode = mode(args)?;
+    if args.run.jobs == 0 {
+        return Err(Failure::Usage("--jobs 0: at least one".to_owned()));
+    }
     let echo = match &args.axes.config {
         Some(path) => echo::read(path)?,
         None => Echo::default(),

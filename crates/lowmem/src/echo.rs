@@ -7,6 +7,8 @@ use crate::failure::Failure;
 use lowmem_report::Config;
 use lowmem_trace::Assumptions;
 use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// What a file says.
@@ -27,13 +29,14 @@ pub(crate) fn read(path: &Path) -> Result<Echo, Failure> {
         path: path.to_owned(),
         message,
     };
-    let size = std::fs::metadata(path)
-        .map_err(|e| fail(e.to_string()))?
-        .len();
-    if size > MAX_BYTES {
-        return Err(fail(format!("{size} bytes, more than {MAX_BYTES}")));
+    // A device or pipe has no size to ask for: the limit is on what is read.
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
+        .map_err(|e| fail(e.to_string()))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(fail(format!("more than {MAX_BYTES} bytes")));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
     let Some(results) = value.get("results") else {
         let config =

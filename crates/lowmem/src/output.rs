@@ -5,11 +5,21 @@
 use crate::failure::Failure;
 use std::io::{ErrorKind, Write};
 
+/// Whether somebody still reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// All was taken.
+    There,
+    /// The pipe is closed: more output is pointless.
+    Gone,
+}
+
 /// Writes `text` to stdout, all of it.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<Reader, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(Failure::Output),
+        Ok(()) => Ok(Reader::There),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(e) => Err(Failure::Output(e)),
     }
 }

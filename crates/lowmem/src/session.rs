@@ -65,10 +65,12 @@ pub(crate) fn run(trace: &Trace, configs: &[Config], options: &Options) -> Resul
             Err(e) => Err(e),
         }
     };
+    // More threads than configurations would only wait for each other.
+    let jobs = options.jobs.min(configs.len());
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.jobs.max(1))
+        .num_threads(jobs)
         .build()
-        .map_err(|e| Failure::Machine(format!("cannot start {} jobs: {e}", options.jobs)))?;
+        .map_err(|e| Failure::Machine(format!("cannot start {jobs} jobs: {e}")))?;
     let ended: Vec<Result<Option<Run>, Failure>> =
         pool.install(|| configs.par_iter().zip(&presets).map(one).collect());
     let mut out = Rows {

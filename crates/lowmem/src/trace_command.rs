@@ -4,17 +4,21 @@
 
 use crate::cli::{ImportArgs, InfoArgs, TraceArgs, TraceCommand, ViewArgs};
 use crate::failure::Failure;
+use crate::output::Reader;
 use crate::progress::{Board, Interrupt};
 use crate::{output, workload};
 use lowmem_report::Progress;
 use lowmem_report::table::grouped;
+use lowmem_trace::Info;
 use lowmem_trace::import::ImportOptions;
-use lowmem_trace::{Info, Trace};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// Schema of `trace info --json`.
 const SCHEMA: &str = "lowmem.trace/1";
+
+/// Bytes of a view that are written at once.
+const VIEW_BYTES: usize = 1 << 16;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
@@ -38,7 +42,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
 }
 
 fn import(args: &ImportArgs) -> Result<(), Failure> {
-    // The trace takes its name by rename, which would replace a device or a pipe.
+    // Refused before the work; saving refuses it, too.
     if std::fs::metadata(&args.output).is_ok_and(|m| !m.is_file()) {
         let message = format!("{}: not a regular file", args.output.display());
         return Err(Failure::Usage(message));
@@ -62,7 +66,8 @@ fn import(args: &ImportArgs) -> Result<(), Failure> {
         grouped(s.switches),
         grouped(trace.info().recorded_switches),
         args.output.display()
-    ))
+    ))?;
+    Ok(())
 }
 
 fn info(args: &InfoArgs) -> Result<(), Failure> {
@@ -77,7 +82,8 @@ fn info(args: &InfoArgs) -> Result<(), Failure> {
         }
         false => describe(&info),
     };
-    output::print(&text)
+    output::print(&text)?;
+    Ok(())
 }
 
 fn describe(info: &Info) -> String {
@@ -138,20 +144,24 @@ fn view(args: &ViewArgs) -> Result<(), Failure> {
             trace.len()
         )));
     }
+    let mut ops = trace.ops();
+    ops.seek(args.from);
+    let end = trace.len().min(args.from.saturating_add(args.count));
     let mut text = String::new();
-    for index in args.from..trace.len().min(args.from.saturating_add(args.count)) {
-        text.push_str(&line(&trace, index, args.json));
+    for index in args.from..end {
+        let Some(op) = ops.next_op() else { break };
+        match args.json {
+            true => text.push_str(&format!("{}\n", json!({ "index": index, "op": op }))),
+            false => text.push_str(&format!("{index:>10}  {op}\n")),
+        }
+        // Long views are written as they grow, and end when nobody reads on.
+        if text.len() >= VIEW_BYTES {
+            if output::print(&text)? == Reader::Gone {
+                return Ok(());
+            }
+            text.clear();
+        }
     }
-    output::print(&text)
-}
-
-fn line(trace: &Trace, index: u64, as_json: bool) -> String {
-    let Some(op) = trace.op(index) else {
-        return String::new();
-    };
-    match as_json {
-        true => format!("{}\n", json!({ "index": index, "op": op })),
-        // Addresses and lengths are read in hexadecimal.
-        false => format!("{index:>10}  {op:x?}\n"),
-    }
+    output::print(&text)?;
+    Ok(())
 }
