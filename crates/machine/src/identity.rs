@@ -8,7 +8,7 @@
 //!
 //! Such words would spread when a task's stack or `task_struct` is freed and its memory used again without being cleared. A run
 //! whose memory is kept therefore clears them in every dead task, at the boundary at which its stack is out of use and
-//! not yet freed ([`clear_dead`]). The kernel never reads what is cleared there.
+//! not yet freed (`clear_dead`). The kernel never reads what is cleared there.
 //!
 //! Invariant: keeping memory changes nothing that a run measures.
 

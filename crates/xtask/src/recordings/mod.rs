@@ -2,7 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`find`] | which recordings there are |
+//! | [`mod@find`] | which recordings there are |
 //! | [`totals`] | the totals of their reference replay |
 //! | [`experiment`] | the runs of one configuration and what must agree |
 //! | [`watch`] | progress |
