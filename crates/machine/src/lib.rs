@@ -26,6 +26,7 @@ pub mod archive;
 pub mod books;
 pub mod call;
 mod check;
+mod check_touched;
 pub mod cycle;
 pub mod device;
 pub mod drive_native;

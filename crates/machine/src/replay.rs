@@ -10,7 +10,7 @@ use crate::identity::{DeadTasks, KeptMemory};
 use crate::image::Image;
 use crate::machine::{CpuFacts, Machine, is_out_of_memory};
 use crate::native::Row;
-use crate::replayer::{DoublingPauses, Pause, PauseAfter, ReplayError, Replayer};
+use crate::replayer::{Pause, PauseAfter, ReplayError, Replayer};
 use crate::rows::row_of;
 use crate::with_row;
 use emu_cpu::{Engine, Via};
@@ -31,9 +31,9 @@ pub enum Check {
     /// No.
     #[default]
     Off,
-    /// By full scan at doubling intervals, at the trace's peak and at the end.
+    /// What each operation touched after it; by full scan at doubling intervals, at the trace's peak and at the end.
     Doubling,
-    /// By full scan after every operation.
+    /// What each operation touched, and by full scan, after every operation.
     Every,
 }
 
@@ -232,13 +232,12 @@ impl<'a, I: Row> Run<'a, I> {
 
     fn go(&mut self) -> Result<Ending, MachineError> {
         self.replayer.pause_after = match self.options.check {
-            Check::Every => PauseAfter::Every,
-            Check::Off | Check::Doubling => PauseAfter::Operation(self.peak_op),
+            Check::Doubling | Check::Every => PauseAfter::Every,
+            Check::Off => PauseAfter::Operation(self.peak_op),
         };
-        self.replayer.pause_doubling = match self.options.check {
-            Check::Doubling => DoublingPauses::On,
-            Check::Off | Check::Every => DoublingPauses::Off,
-        };
+        if self.options.check != Check::Off {
+            self.replayer.keep_touched();
+        }
         self.replayer.pause_every = PROGRESS_OPERATIONS;
         loop {
             let stop = match &mut self.cycle {
@@ -314,6 +313,8 @@ impl<'a, I: Row> Run<'a, I> {
                 due
             }
         };
+        let touched = self.replayer.take_touched();
+        self.machine.check_touched(to, &touched)?;
         if due {
             self.machine.check(to)?;
         }

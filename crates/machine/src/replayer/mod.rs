@@ -29,6 +29,9 @@ use std::collections::VecDeque;
 
 mod effects;
 mod expand;
+mod touched;
+
+pub use touched::Touch;
 
 /// Bytes fetched for an instruction whose length was not recorded: an assumption (mean of i386 code, 3 to 4).
 const INSTRUCTION_BYTES: u8 = 4;
@@ -201,21 +204,11 @@ pub struct Replayer {
     load_sum: u128,
     /// Pause after which operations.
     pub pause_after: PauseAfter,
-    /// Also pause after operations whose number is a power of two.
-    pub pause_doubling: DoublingPauses,
     /// Also pause after every so many operations; 0: never.
     pub pause_every: u64,
     paused_done: bool,
-}
-
-/// Pauses at doubling intervals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DoublingPauses {
-    /// None.
-    #[default]
-    Off,
-    /// After operations 1, 2, 4, 8 ...
-    On,
+    /// Pages that the operation at hand has referenced, if they are kept.
+    touched: Option<Vec<Touch>>,
 }
 
 impl Replayer {
@@ -258,9 +251,9 @@ impl Replayer {
             kind: Operation::NullCall,
             load_sum: 0,
             pause_after: PauseAfter::Never,
-            pause_doubling: DoublingPauses::Off,
             pause_every: 0,
             paused_done: false,
+            touched: None,
         };
         if let Some(first) = replayer.tasks.first_mut() {
             *first = Some(Task::new(0));
@@ -388,6 +381,7 @@ impl Replayer {
         let Some(queued) = self.steps.pop_front() else {
             return;
         };
+        self.note_step(&queued.step);
         match queued.step {
             Step::Fetch { va, .. } => self.task_mut().ip = va,
             Step::Load { va, len } | Step::Modify { va, len, .. }
@@ -475,10 +469,8 @@ impl Replayer {
             PauseAfter::Never => false,
             PauseAfter::Operation(n) => due(n),
             PauseAfter::Every => true,
-        }) || (self.pause_doubling == DoublingPauses::On
-            && (self.op..=op).any(|n| n.is_power_of_two()))
-            || (self.pause_every != 0
-                && (self.op..=op).any(|n| n != 0 && n.is_multiple_of(self.pause_every)))
+        }) || (self.pause_every != 0
+            && (self.op..=op).any(|n| n != 0 && n.is_multiple_of(self.pause_every)))
     }
 
     /// Owner of the address space that the pending call ends.
@@ -527,6 +519,7 @@ impl Replayer {
                     call.call.name()
                 )));
             }
+            self.note_call(&call.call);
             self.effects(&call.call);
         }
         self.current = self.next_task;

@@ -1,0 +1,184 @@
+//! `--check`, the part after each operation: the pages it referenced, each by what is near it.
+//!
+//! For a page: the vma that covers it, its rights, the pte, and of the frame the owner, the reference count, the mapcount, and what the scheme
+//! keeps for just this mapping (pte_chain: the pte is in the chain once, and its page table knows mm and base; anon_vma: the
+//! page belongs to the vma's anon_vma, the vma hangs in a list, the index gives the address). Mapping and index of a file page
+//! are those of the vma. Left out, because they need a scan ([`Machine::check`]): mapcounts and reference counts that are wrong by the same
+//! number, other mappings of the page, exact rss, counters, trees, LRU lists.
+//!
+//! Invariant: it changes nothing, and takes time in the pages touched (and the length of their chains), not in memory.
+
+use crate::error::MachineError;
+use crate::machine::{Machine, guarded};
+use crate::native::Row;
+use crate::replayer::Touch;
+use crate::walk;
+use guest_vm::check::owner;
+use guest_vm::layout::{Mm, Page, Vma, pg, vm};
+use guest_vm::mm::vma::find_vma_prev;
+use guest_vm::page_alloc::{pfn_to_page, pfn_valid, virt_to_page};
+use guest_vm::pgtable::{Pte, task_size};
+use guest_vm::ptr::Low;
+use guest_vm::rmap::{ReverseMap, anon_vma, object, pte_chain};
+use guest_vm::swap::{SwapEntry, map_count};
+use guest_vm::{lru, page, task};
+use lowmem_abi::owner::Owner;
+use lowmem_report::config::Rmap;
+
+impl<I: Row> Machine<I> {
+    /// Checks the pages that operations up to `operation` have touched.
+    pub fn check_touched(&self, operation: u64, touched: &[Touch]) -> Result<(), MachineError> {
+        for touch in touched {
+            let found = guarded(|| self.check_touch(*touch)).unwrap_or_else(|e| Err(e.to_string()));
+            found.map_err(|reason| MachineError::Check {
+                operation,
+                reason: format!("page {:#x} of task {}: {reason}", touch.page, touch.pid),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_touch(&self, touch: Touch) -> Result<(), String> {
+        let k = self.k;
+        let task = task::find(k, touch.pid);
+        if task.is_null() || task.mm(k).is_null() || touch.page >= task_size(k) {
+            return Ok(());
+        }
+        let (mm, addr) = (task.mm(k), touch.page);
+        let root = mm.pgd(k).va().wrapping_sub(self.host.page_offset());
+        let Some(leaf) = walk::lookup(self.mem(), root, addr) else {
+            return Ok(());
+        };
+        let pte = Pte(leaf.entry);
+        if pte.is_none() || leaf.large {
+            return Ok(());
+        }
+        let (vma, _) = find_vma_prev(k, mm, addr);
+        if vma.is_null() || vma.start(k) > addr {
+            return Err(format!("pte {:#x} outside every vma", pte.0));
+        }
+        if !pte.present() {
+            if !pte.is_file() && map_count(k, SwapEntry::of_pte(pte)) == 0 {
+                return Err(format!("pte {:#x} shows a free swap slot", pte.0));
+            }
+            return Ok(());
+        }
+        let rights = vma.flags(k) & (vm::READ | vm::WRITE | vm::EXEC);
+        if pte.write() && rights & vm::WRITE == 0 || pte.0 & walk::P != 0 && rights == 0 {
+            return Err(format!("pte {:#x} has rights its vma lacks", pte.0));
+        }
+        if !pfn_valid(k, pte.pfn()) {
+            return Ok(());
+        }
+        let page = pfn_to_page(k, pte.pfn());
+        if page::test(k, page, pg::RESERVED) {
+            return Ok(());
+        }
+        if mm.rss(k) == 0 || mm.map_count(k) == 0 {
+            let (rss, vmas) = (mm.rss(k), mm.map_count(k));
+            return Err(format!("present, but rss {rss}, map_count {vmas}"));
+        }
+        let pte_va = self.host.page_offset().wrapping_add(leaf.at.0 as u32);
+        self.check_counts(page)
+            .and_then(|()| self.check_object(page, vma, addr))
+            .and_then(|()| match self.config.rmap {
+                Rmap::PteChain => self.check_chain(page, mm, addr, pte_va),
+                Rmap::AnonVma => self.check_anon(page, vma, addr),
+                _ => Ok(()),
+            })
+            .map_err(|reason| format!("frame {:#x}: {reason}", pte.pfn()))
+    }
+
+    /// Owner, mapcount and reference count of a mapped page.
+    fn check_counts(&self, page: Low<Page>) -> Result<(), String> {
+        let k = self.k;
+        if !matches!(owner(k, page), Some(Owner::User | Owner::PageCache)) {
+            return Err(format!("owned by {:?}", owner(k, page)));
+        }
+        let mapcount = <I::Rmap<crate::native::Native<I>>>::mapcount(k, page);
+        if mapcount == 0 {
+            return Err("mapcount 0 of a mapped page".to_owned());
+        }
+        let vectors = lru::vectors(k);
+        let mut held = 0;
+        for vector in [vectors.inactive(k), vectors.active(k)] {
+            held += (0..vector.nr(k))
+                .filter(|&i| vector.page(k, i) == page)
+                .count() as u32;
+        }
+        let expected = mapcount
+            + u32::from(page::test(k, page, pg::SWAPCACHE))
+            + u32::from(self.in_file(page))
+            + held;
+        if page.count(k) != expected {
+            return Err(format!(
+                "count {}, expected {expected} with mapcount {mapcount}",
+                page.count(k)
+            ));
+        }
+        Ok(())
+    }
+
+    fn in_file(&self, page: Low<Page>) -> bool {
+        page.mapping(self.k) != 0 && !page::test(self.k, page, pg::ANON)
+    }
+
+    /// A file page lies where its vma shows it.
+    fn check_object(&self, page: Low<Page>, vma: Low<Vma>, addr: u32) -> Result<(), String> {
+        let k = self.k;
+        if !self.in_file(page) {
+            return Ok(());
+        }
+        let file = vma.file(k);
+        if file.is_null() || file.f_mapping(k).va() != page.mapping(k) {
+            return Err("page of another file than its vma's".to_owned());
+        }
+        let linear = vma.flags(k) & vm::NONLINEAR == 0;
+        if linear && object::vma_address(k, page, vma) != Some(addr) {
+            return Err(format!("index {:#x} is another address", page.index(k)));
+        }
+        Ok(())
+    }
+
+    fn check_chain(
+        &self,
+        page: Low<Page>,
+        mm: Low<Mm>,
+        addr: u32,
+        pte_va: u32,
+    ) -> Result<(), String> {
+        let k = self.k;
+        let mut entries = 0;
+        pte_chain::each_entry(k, page, &mut |entry| entries += u32::from(entry == pte_va));
+        if entries != 1 {
+            return Err(format!("pte {entries} times in the chain"));
+        }
+        let table = virt_to_page(k, pte_va);
+        if table.mapping(k) != mm.va() || table.index(k) != addr & !0x1f_ffff {
+            return Err("page table does not know its mm and base".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_anon(&self, page: Low<Page>, vma: Low<Vma>, addr: u32) -> Result<(), String> {
+        let k = self.k;
+        if self.in_file(page) {
+            return Ok(());
+        }
+        let anon_vma = anon_vma::of_vma(k, vma);
+        if anon_vma.is_null() || anon_vma.va() != page.mapping(k) {
+            return Err("page of another anon_vma than its vma's".to_owned());
+        }
+        let node = vma.rmap_fields::<anon_vma::VmaPart>().node(k);
+        if node.next(k) == node || node.next(k).prev(k) != node || node.prev(k).next(k) != node {
+            return Err("vma not on its anon_vma's list".to_owned());
+        }
+        if object::vma_address(k, page, vma) != Some(addr) {
+            return Err(format!("index {:#x} is another address", page.index(k)));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
