@@ -274,7 +274,7 @@ pub fn marshal(call: &Call, assumptions: Assumptions) -> Result<Marshalled, Call
                 CopiedBytes::None => (0, 0),
                 CopiedBytes::ByClass => (*bytes_in, *bytes_out),
             };
-            let kind = if bytes_in + bytes_out > 0 {
+            let kind = if bytes_in != 0 || bytes_out != 0 {
                 Operation::CopyCall
             } else {
                 Operation::NullCall

@@ -204,7 +204,7 @@ impl Replayer {
     fn start_call(&mut self, call: &Call) -> Result<(), ReplayError> {
         let mut marshalled =
             marshal(call, self.assumptions).map_err(|e| ReplayError::Mismatch(e.to_string()))?;
-        if marshalled.bytes_in + marshalled.bytes_out > 0 {
+        if marshalled.bytes_in != 0 || marshalled.bytes_out != 0 {
             match self.buffer() {
                 // Larger copies would leave the one page that is known to be there.
                 Some(page) => {
