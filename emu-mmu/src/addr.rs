@@ -1,14 +1,46 @@
 //! Addresses and frame numbers as types: no raw integer crosses a module boundary.
 //!
 //! A linear ("virtual") address has 32 bits; a physical address up to 52, of which at most 36 reach RAM here. Pages are
-//! 4 KiB, large pages 2 MiB (PAE). Invariant: arithmetic on [`VirtAddr`] wraps at 4 GiB as the CPU's does.
+//! 4 KiB, large pages the [`Region`] of a directory entry: 2 MiB under PAE, 4 MiB in 32-bit paging. Invariant: arithmetic on [`VirtAddr`] wraps at 4 GiB as the CPU's does.
 
 /// Bytes of a page.
 pub const PAGE_SIZE: u32 = 4096;
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = 12;
-/// log2 of a large (2 MiB) page.
-pub const LARGE_SHIFT: u32 = 21;
+
+/// What one directory entry covers: the size of a large page, and the reach of a cached directory entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Region {
+    /// PAE paging.
+    Mib2,
+    /// 32-bit paging.
+    Mib4,
+}
+
+impl Region {
+    /// log2 of its bytes.
+    #[inline(always)]
+    pub(crate) const fn shift(self) -> u32 {
+        match self {
+            Region::Mib2 => 21,
+            Region::Mib4 => 22,
+        }
+    }
+    /// Number of the region of an address.
+    #[inline(always)]
+    pub(crate) const fn of(self, va: VirtAddr) -> u32 {
+        va.0 >> self.shift()
+    }
+    /// Number of the region of a page.
+    #[inline(always)]
+    pub(crate) const fn of_page(self, vpn: u32) -> u32 {
+        vpn >> (self.shift() - PAGE_SHIFT)
+    }
+    /// The address bits below its base.
+    pub(crate) const fn offset(self) -> u64 {
+        (1 << self.shift()) - 1
+    }
+}
 
 /// A linear address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -32,11 +64,6 @@ impl VirtAddr {
     #[inline(always)]
     pub const fn vpn(self) -> u32 {
         self.0 >> PAGE_SHIFT
-    }
-    /// Number of the 2 MiB region, the index of a page-directory entry over all four directories.
-    #[inline(always)]
-    pub const fn large(self) -> u32 {
-        self.0 >> LARGE_SHIFT
     }
     /// The address `n` bytes on, wrapping at 4 GiB.
     #[inline(always)]

@@ -1,27 +1,30 @@
-//! Control registers and invalidation (SDM vol. 3A, sections 4.4.1 and 4.10.4).
+//! Control registers, the paging mode they choose, and invalidation (SDM vol. 3A, sections 4.1, 4.4.1 and 4.10.4).
 //!
 //! | operation | entries dropped | PDPTE registers |
 //! |---|---|---|
 //! | CR3 load | non-global, PDE cache | loaded |
 //! | CR4.PGE or PAE changes | all | loaded, if PAE paging results |
-//! | CR4.PSE changes | none | loaded |
+//! | CR4.PSE changes | all (required until the 2008 editions, section 10.9; later ones allow it) | loaded, if PAE |
 //! | CR0.PG cleared | all | - |
-//! | CR0.PG set | none (none is there) | loaded |
-//! | CR0.CD or NW changes | none | loaded |
+//! | CR0.PG set | none (none is there) | loaded, if PAE paging results |
+//! | CR0.CD or NW changes | none | loaded, if PAE |
+//! | CR0.WP changes | none: it is looked at with every access | - |
 //! | EFER.NXE changes | all (the manual leaves it to software; more may always be dropped) | - |
 //! | invlpg | that page, PDE cache whole | - |
 //!
-//! What raises #GP by the value of a bit is the CPU's to check; only a bad PDPTE is found here. A load that fails loads
-//! nothing and drops nothing. SMEP, PCID and task switches' own rules are not modelled.
+//! Modes are switched at run time, with paging on too: CR4.PAE changes the format of every table at once. What raises #GP
+//! by the value of a bit is the CPU's to check; only CR0.PG without PE and a bad PDPTE are found here. A load that fails
+//! loads nothing and drops nothing. SMEP and PCID are not modelled; a task switch loads CR3 as MOV does.
 //!
-//! Invariant: translation never reads CR3 or the PDPT in memory.
+//! Invariant: under PAE, translation never reads CR3 or the PDPT in memory.
 
 use crate::addr::{PhysAddr, VirtAddr};
-use crate::entry::PRESENT;
+use crate::entry::{Control, PRESENT};
 use crate::mmu::{Mmu, PagingMode};
 use lowmem_cost::geometry::PdpteRead;
 use lowmem_cost::{Event, Level, Purpose};
 
+const CR0_PE: u32 = 1;
 const CR0_WP: u32 = 1 << 16;
 const CR0_NW: u32 = 1 << 29;
 const CR0_CD: u32 = 1 << 30;
@@ -34,12 +37,9 @@ const EFER_NXE: u32 = 1 << 11;
 /// Why a control register could not be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// #GP(0): a present PDPTE has a reserved bit set; nothing was loaded.
-    #[error("reserved bit set in a present pdpte")]
+    /// #GP(0): a present PDPTE has a reserved bit set, or CR0.PG is set without PE; nothing was loaded.
+    #[error("paging without protection, or reserved bit set in a present pdpte")]
     GeneralProtection,
-    /// CR0.PG=1 with CR4.PAE=0 is not modelled yet.
-    #[error("32-bit paging without pae is not modelled")]
-    LegacyPaging,
 }
 
 /// Whose load of CR3 it is.
@@ -54,18 +54,20 @@ pub enum Cr3Load {
 impl Mmu {
     /// Loads CR0.
     pub fn set_cr0(&mut self, new: u32) -> Result<(), ControlError> {
+        if new & (CR0_PG | CR0_PE) == CR0_PG {
+            return Err(ControlError::GeneralProtection);
+        }
         let changed = new ^ self.cr0;
-        let mode = mode(new, self.cr4)?;
+        let mode = mode(new, self.cr4);
         if mode == PagingMode::Pae && changed & (CR0_PG | CR0_CD | CR0_NW) != 0 {
-            self.pdpte = self.load_pdptes(self.cr3)?;
+            self.root.pdpte = self.load_pdptes(self.root.cr3)?;
         }
         self.cr0 = new;
-        self.control.wp = new & CR0_WP != 0;
+        self.obey();
         if changed & CR0_PG != 0 {
             if mode == PagingMode::Off {
                 self.account.add(Event::FlushGlobal, 1);
             }
-            self.mode = mode;
             self.drop_all();
         }
         Ok(())
@@ -73,19 +75,22 @@ impl Mmu {
 
     /// Loads CR3. The PDPTE registers are loaded with it under PAE paging.
     pub fn set_cr3(&mut self, new: u32, why: Cr3Load) -> Result<(), ControlError> {
-        if self.mode == PagingMode::Off {
-            self.cr3 = new;
-            return Ok(());
+        match self.control.mode {
+            PagingMode::Off => {
+                self.root.cr3 = new;
+                return Ok(());
+            }
+            PagingMode::Bits32 => {}
+            PagingMode::Pae => self.root.pdpte = self.load_pdptes(new)?,
         }
-        self.pdpte = self.load_pdptes(new)?;
         let event = match why {
             Cr3Load::Split => Event::FlushSplit,
-            Cr3Load::Other if new != self.cr3 => Event::FlushSwitch,
+            Cr3Load::Other if new != self.root.cr3 => Event::FlushSwitch,
             Cr3Load::Other => Event::FlushCr3,
         };
         self.account.add(event, 1);
-        self.cr3 = new;
-        let root = root(new);
+        self.root.cr3 = new;
+        let root = self.root_tag();
         self.itlb.load_cr3(root, why);
         self.dtlb.load_cr3(root, why);
         self.pde_cache.clear();
@@ -95,14 +100,14 @@ impl Mmu {
 
     /// Loads CR4.
     pub fn set_cr4(&mut self, new: u32) -> Result<(), ControlError> {
-        let changed = new ^ self.cr4;
-        let mode = mode(self.cr0, new)?;
-        if mode == PagingMode::Pae && changed & (CR4_PAE | CR4_PGE | CR4_PSE) != 0 {
-            self.pdpte = self.load_pdptes(self.cr3)?;
+        let paging = (new ^ self.cr4) & (CR4_PAE | CR4_PGE | CR4_PSE) != 0;
+        let mode = mode(self.cr0, new);
+        if mode == PagingMode::Pae && paging {
+            self.root.pdpte = self.load_pdptes(self.root.cr3)?;
         }
         self.cr4 = new;
-        self.control.pge = new & CR4_PGE != 0;
-        if mode == PagingMode::Pae && changed & (CR4_PAE | CR4_PGE) != 0 {
+        self.obey();
+        if mode != PagingMode::Off && paging {
             self.account.add(Event::FlushGlobal, 1);
             self.drop_all();
         }
@@ -113,7 +118,7 @@ impl Mmu {
     pub fn set_efer(&mut self, new: u32) {
         let changed = new ^ self.efer;
         self.efer = new;
-        self.control.nxe = new & EFER_NXE != 0;
+        self.obey();
         if changed & EFER_NXE != 0 {
             self.drop_all();
         }
@@ -126,7 +131,7 @@ impl Mmu {
 
     /// CR3 as last loaded.
     pub fn cr3(&self) -> u32 {
-        self.cr3
+        self.root.cr3
     }
 
     /// CR4 as last loaded.
@@ -141,7 +146,7 @@ impl Mmu {
 
     /// How addresses are translated now.
     pub fn paging_mode(&self) -> PagingMode {
-        self.mode
+        self.control.mode
     }
 
     /// invlpg: counts `FlushInvlpg`.
@@ -174,12 +179,33 @@ impl Mmu {
 
     /// Everything that is a translation goes, global ones too.
     fn drop_all(&mut self) {
-        let root = root(self.cr3);
-        self.itlb.flush_all(root);
-        self.dtlb.flush_all(root);
-        self.pde_cache.clear();
-        self.front_end.flush_translations();
+        let (root, region) = (self.root_tag(), self.control.region());
+        self.itlb.flush_all(root, region);
+        self.dtlb.flush_all(root, region);
+        self.pde_cache.reset(region);
+        self.front_end.flush_translations(region);
         self.front_end.load_cr3(root);
+    }
+
+    /// Translation follows the control registers as they are now.
+    fn obey(&mut self) {
+        let mode = mode(self.cr0, self.cr4);
+        self.control = Control {
+            mode,
+            pse: self.cr4 & CR4_PSE != 0,
+            wp: self.cr0 & CR0_WP != 0,
+            pge: self.cr4 & CR4_PGE != 0,
+            nxe: self.efer & EFER_NXE != 0 && mode == PagingMode::Pae,
+            maxphyaddr: self.control.maxphyaddr,
+        };
+    }
+
+    /// The page-table root in CR3, as the shadow tells them apart.
+    fn root_tag(&self) -> u32 {
+        match self.control.mode {
+            PagingMode::Bits32 => self.root.cr3 >> 12,
+            PagingMode::Off | PagingMode::Pae => self.root.cr3 >> 5,
+        }
     }
 
     /// Reads the four PDPTEs at CR3[31:5], through the caches or past them.
@@ -206,15 +232,10 @@ impl Mmu {
     }
 }
 
-fn mode(cr0: u32, cr4: u32) -> Result<PagingMode, ControlError> {
+fn mode(cr0: u32, cr4: u32) -> PagingMode {
     match (cr0 & CR0_PG != 0, cr4 & CR4_PAE != 0) {
-        (false, _) => Ok(PagingMode::Off),
-        (true, true) => Ok(PagingMode::Pae),
-        (true, false) => Err(ControlError::LegacyPaging),
+        (false, _) => PagingMode::Off,
+        (true, false) => PagingMode::Bits32,
+        (true, true) => PagingMode::Pae,
     }
-}
-
-/// The page-table root in CR3, as the shadow tells them apart.
-fn root(cr3: u32) -> u32 {
-    cr3 >> 5
 }

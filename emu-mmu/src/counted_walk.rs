@@ -1,7 +1,7 @@
 //! The counted page walk: the same translation as [`crate::walk`], with its loads, its A and D updates and its faults.
 //!
 //! One cache access per entry read that no walk cache holds, one more for each entry whose A (or A and D) must be set
-//! (decisions D5, D8; SDM vol. 3A, sections 4.4.2, 4.7, 4.8). A of a directory entry is set as soon as the entry is found
+//! (decisions D5, D8; SDM vol. 3A, sections 4.3, 4.4.2, 4.7, 4.8). A of a directory entry is set as soon as the entry is found
 //! good, A and D of the leaf only when the access is allowed. PDPTEs are registers and cost nothing here.
 //!
 //! Invariant: for every state of memory the outcome equals the plain walker's plus the rights check, and memory differs
@@ -9,10 +9,7 @@
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::cache::Hierarchy;
-use crate::entry::{
-    ACCESSED, Control, DIRTY, LARGE_PAGE, PRESENT, PageSize, Rights, TlbEntry, Why, pde_address,
-    pte_address,
-};
+use crate::entry::{ACCESSED, Control, DIRTY, PageSize, Rights, Root, TlbEntry, Why};
 use crate::pde_cache::PdeCache;
 use crate::phys::PhysMem;
 use crate::walk;
@@ -24,7 +21,7 @@ pub(crate) struct WalkContext<'a> {
     pub(crate) account: &'a mut Account,
     pub(crate) caches: &'a mut Hierarchy,
     pub(crate) pde_cache: &'a mut PdeCache,
-    pub(crate) pdpte: &'a [u64; 4],
+    pub(crate) root: &'a Root,
     pub(crate) control: Control,
     /// `ItlbWalk` or `DtlbWalk`.
     pub(crate) purpose: Purpose,
@@ -33,39 +30,35 @@ pub(crate) struct WalkContext<'a> {
 impl WalkContext<'_> {
     /// Walks for `va`; the access needs these flags of the result.
     pub(crate) fn walk(&mut self, va: VirtAddr, need: u64) -> Result<TlbEntry, Why> {
-        let pdpte = self.pdpte[(va.0 >> 30) as usize];
-        if pdpte & PRESENT == 0 {
-            return Err(Why::NotPresent);
-        }
+        let control = self.control;
+        let pde_at = control.pde_address(self.root, va);
+        let pde_at = pde_at.ok_or(Why::NotPresent)?;
         let pde = match self.pde_cache.get(va) {
             Some(pde) => pde,
             None => {
-                let at = pde_address(pdpte, va);
-                let pde = self.load(at);
-                if pde & LARGE_PAGE != 0 {
-                    walk::check(self.control, pde, PageSize::Large)?;
-                    let entry = self.control.leaf(Rights::ALL, pde, PageSize::Large);
-                    return self.use_leaf(at, pde, entry, need);
+                let pde = self.load(pde_at);
+                let size = control.size(pde);
+                walk::check(control, pde, size)?;
+                if size != PageSize::Small {
+                    let entry = control.leaf(Rights::ALL, pde, size);
+                    return self.use_leaf(pde_at, pde, entry, need);
                 }
-                walk::check(self.control, pde, PageSize::Small)?;
-                self.set(at, pde, ACCESSED);
+                self.set(pde_at, pde, ACCESSED);
                 self.pde_cache.insert(va, pde | ACCESSED);
                 pde
             }
         };
-        let at = pte_address(pde, va);
+        let at = control.pte_address(pde, va);
         let pte = self.load(at);
-        walk::check(self.control, pte, PageSize::Small)?;
-        let entry = self
-            .control
-            .leaf(Rights::ALL.and(pde), pte, PageSize::Small);
+        walk::check(control, pte, PageSize::Small)?;
+        let entry = control.leaf(Rights::ALL.and(pde), pte, PageSize::Small);
         self.use_leaf(at, pte, entry, need)
     }
 
     /// A write hit an entry with D=0: sets D (and A) in the leaf that memory holds now, by one access of its own. The
     /// translation is looked up again, as the microcode does; the result replaces the TLB's.
     pub(crate) fn dirty_assist(&mut self, va: VirtAddr, need: u64) -> Result<TlbEntry, Why> {
-        let walked = walk::walk(self.mem, self.pdpte, self.control, va)?;
+        let walked = walk::walk(self.mem, self.root, self.control, va)?;
         if !walked.entry.has(need & !TlbEntry::D) {
             return Err(Why::Rights);
         }
@@ -96,7 +89,7 @@ impl WalkContext<'_> {
 
     fn load(&mut self, at: PhysAddr) -> u64 {
         self.charge(at);
-        self.mem.read_u64(at)
+        self.control.entry_at(self.mem, at)
     }
 
     /// Sets bits of an entry, if they are not all set.

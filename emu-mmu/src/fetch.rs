@@ -58,7 +58,7 @@ impl Mmu {
     pub fn refetch(&mut self, n: u64) {
         match &self.front_end {
             FrontEnd::L1i(_) => {
-                if self.mode != PagingMode::Off {
+                if self.control.mode != PagingMode::Off {
                     self.account.add(Event::ItlbAccess, n);
                 }
                 self.account.add(Event::FetchL1, n);
@@ -191,9 +191,9 @@ impl Mmu {
         let a = base.plus(u64::from(va.offset()));
         let level = self.caches.beyond_l1(a, Purpose::Fetch);
         self.account.add(Event::of(Purpose::Fetch, level), 1);
-        let entry = match self.mode {
+        let entry = match self.control.mode {
             PagingMode::Off => TlbEntry(TlbEntry::U),
-            PagingMode::Pae => {
+            PagingMode::Bits32 | PagingMode::Pae => {
                 let entry = self.itlb.peek(va);
                 entry.expect("the ITLB holds what it has just translated")
             }

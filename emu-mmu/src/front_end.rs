@@ -9,7 +9,7 @@
 //! Left out: traces as such (order of execution, several traces over the same bytes), micro-op capacity.
 //! Invariant: a line never outlives an invalidation of its page.
 
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PhysAddr, Region, VirtAddr};
 use crate::cache::Cache;
 use crate::entry::TlbEntry;
 use crate::mmu::Privilege;
@@ -20,7 +20,7 @@ use lowmem_cost::geometry::{FrontEnd as Geometry, Replacement};
 const ANY_ROOT: u32 = u32::MAX;
 /// Buckets that count lines by page, so that most invalidations need not search. Few, because each CR3 load clears them.
 const BUCKETS: usize = 256;
-/// The same by 2 MiB region.
+/// The same by region of a directory entry.
 const REGIONS: usize = 64;
 /// Flags of a line that came from a large page.
 const WIDE: u64 = TlbEntry::LARGE | TlbEntry::FRAGMENT;
@@ -53,6 +53,7 @@ impl FrontEnd {
                 root: 0,
                 by_page: vec![0; BUCKETS].into(),
                 by_region: vec![0; REGIONS].into(),
+                region: Region::Mib2,
             }),
         }
     }
@@ -67,10 +68,11 @@ impl FrontEnd {
         }
     }
 
-    /// All translations are void.
-    pub(crate) fn flush_translations(&mut self) {
+    /// All translations are void; from now on large pages cover `region`.
+    pub(crate) fn flush_translations(&mut self, region: Region) {
         if let FrontEnd::Trace(t) = self {
             t.clear();
+            t.region = region;
         }
     }
 
@@ -105,8 +107,9 @@ pub(crate) struct TraceCache {
     on_cr3: OnCr3,
     root: u32,
     by_page: Box<[u32]>,
-    /// Lines of large pages, by 2 MiB region.
+    /// Lines of large pages, by region.
     by_region: Box<[u32]>,
+    region: Region,
 }
 
 /// What a line keeps beside its tag.
@@ -187,7 +190,7 @@ impl TraceCache {
         let n = &mut self.by_page[page as usize % BUCKETS];
         *n = op(*n, 1);
         if self.lines[slot as usize].flags & WIDE != 0 {
-            let n = &mut self.by_region[(page >> 9) as usize % REGIONS];
+            let n = &mut self.by_region[self.region.of_page(page) as usize % REGIONS];
             *n = op(*n, 1);
         }
     }
@@ -201,10 +204,10 @@ impl TraceCache {
         self.table.clear(slot);
     }
 
-    /// Drops the lines of the page of `va`, and of its 2 MiB region if they came from a large page.
+    /// Drops the lines of the page of `va`, and of its region if they came from a large page.
     fn invalidate(&mut self, va: VirtAddr) {
         let page = self.by_page[va.vpn() as usize % BUCKETS];
-        if page == 0 && self.by_region[va.large() as usize % REGIONS] == 0 {
+        if page == 0 && self.by_region[self.region.of(va) as usize % REGIONS] == 0 {
             return;
         }
         let lines: Vec<u32> = self
@@ -213,7 +216,7 @@ impl TraceCache {
             .filter(|&slot| {
                 let page = self.page_of(slot);
                 let wide = self.lines[slot as usize].flags & WIDE != 0;
-                page == va.vpn() || wide && page >> 9 == va.large()
+                page == va.vpn() || wide && self.region.of_page(page) == self.region.of(va)
             })
             .collect();
         for slot in lines {
@@ -299,7 +302,7 @@ mod tests {
                     Step::Invalidate(va) => {
                         front.invalidate(va);
                         valid.retain(|&(v, flags, _)| {
-                            v.vpn() != va.vpn() && (flags & WIDE == 0 || v.large() != va.large())
+                            v.vpn() != va.vpn() && (flags & WIDE == 0 || Region::Mib2.of(v) != Region::Mib2.of(va))
                         });
                     }
                     Step::Root(root) => front.load_cr3(root),

@@ -1,4 +1,4 @@
-//! Physical memory to 64 GiB, the PAE walk, TLBs and caches of the emulated machine.
+//! Physical memory to 64 GiB, page walks (32-bit and PAE), TLBs and caches of the emulated machine.
 //!
 //! Everything that decides what a memory access finds and which *events* it causes is here; what events cost is not
 //! (decision D4). The rules of translation and invalidation are those of the SDM, volume 3A, chapter 4; the rules of counting

@@ -11,7 +11,7 @@ use crate::addr::{PhysAddr, VirtAddr};
 use crate::cache::Hierarchy;
 use crate::code_watch::CodeWatch;
 use crate::counted_walk::WalkContext;
-use crate::entry::{Control, TlbEntry, Why};
+use crate::entry::{Control, Root, TlbEntry, Why};
 use crate::front_end::FrontEnd;
 use crate::geometry::{GeometryError, check_geometry};
 use crate::pde_cache::PdeCache;
@@ -46,16 +46,18 @@ pub enum Privilege {
 pub struct PageFault {
     /// Goes to CR2.
     pub addr: VirtAddr,
-    /// Bits P (0), W/R (1), U/S (2), RSVD (3), I/D (4, only with EFER.NXE).
+    /// Bits P (0), W/R (1), U/S (2), RSVD (3), I/D (4, only with PAE paging and EFER.NXE).
     pub code: u32,
 }
 
-/// How linear addresses become physical ones. 32-bit paging without PAE has its place here.
+/// How linear addresses become physical ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PagingMode {
     /// CR0.PG=0: identity, no TLB.
     Off,
-    /// CR0.PG=1, CR4.PAE=1.
+    /// CR0.PG=1, CR4.PAE=0: two levels of four-byte entries, pages of 4 KiB and, with CR4.PSE, of 4 MiB.
+    Bits32,
+    /// CR0.PG=1, CR4.PAE=1: PDPTE registers, two levels of eight-byte entries, pages of 4 KiB and 2 MiB.
     Pae,
 }
 
@@ -67,13 +69,11 @@ pub struct Mmu {
     pub mem: PhysMem,
     /// Where everything is counted; the CPU counts here too.
     pub account: Account,
-    pub(crate) mode: PagingMode,
     pub(crate) control: Control,
     pub(crate) cr0: u32,
-    pub(crate) cr3: u32,
     pub(crate) cr4: u32,
     pub(crate) efer: u32,
-    pub(crate) pdpte: [u64; 4],
+    pub(crate) root: Root,
     pub(crate) pdpte_read: PdpteRead,
     pub(crate) itlb: TlbUnit,
     pub(crate) dtlb: TlbUnit,
@@ -101,18 +101,21 @@ impl Mmu {
         let repl = g.tlb_replacement;
         Ok(Mmu {
             account: Account::default(),
-            mode: PagingMode::Off,
             control: Control {
+                mode: PagingMode::Off,
+                pse: false,
                 wp: false,
                 pge: false,
                 nxe: false,
                 maxphyaddr: g.maxphyaddr,
             },
             cr0: 0,
-            cr3: 0,
             cr4: 0,
             efer: 0,
-            pdpte: [0; 4],
+            root: Root {
+                cr3: 0,
+                pdpte: [0; 4],
+            },
             pdpte_read: g.pdpte_read,
             itlb: TlbUnit::new(&g.itlb, repl, ITLB, shortcuts),
             dtlb: TlbUnit::new(&g.dtlb, repl, DTLB, shortcuts),
@@ -150,11 +153,10 @@ impl Mmu {
     pub fn reset_to(&mut self, original: &Mmu) {
         self.mem.reset();
         self.account.clone_from(&original.account);
-        self.mode = original.mode;
         self.control = original.control;
-        (self.cr0, self.cr3, self.cr4) = (original.cr0, original.cr3, original.cr4);
+        (self.cr0, self.cr4) = (original.cr0, original.cr4);
         self.efer = original.efer;
-        self.pdpte = original.pdpte;
+        self.root = original.root;
         self.itlb.clone_from(&original.itlb);
         self.dtlb.clone_from(&original.dtlb);
         self.pde_cache.clone_from(&original.pde_cache);
@@ -178,10 +180,10 @@ impl Mmu {
 
     /// Debugging translation by the plain walker over the tables in memory. Counts and changes nothing, checks no rights.
     pub fn peek(&self, va: VirtAddr) -> Option<PhysAddr> {
-        match self.mode {
+        match self.control.mode {
             PagingMode::Off => Some(PhysAddr(u64::from(va.0))),
-            PagingMode::Pae => {
-                let walked = walk::walk(&self.mem, &self.pdpte, self.control, va).ok()?;
+            PagingMode::Bits32 | PagingMode::Pae => {
+                let walked = walk::walk(&self.mem, &self.root, self.control, va).ok()?;
                 Some(walked.entry.translate(va))
             }
         }
@@ -194,7 +196,7 @@ impl Mmu {
         kind: AccessKind,
         p: Privilege,
     ) -> Result<PhysAddr, Why> {
-        if self.mode == PagingMode::Off {
+        if self.control.mode == PagingMode::Off {
             return Ok(PhysAddr(u64::from(va.0)));
         }
         let unit = match kind {
@@ -213,7 +215,7 @@ impl Mmu {
         let entry = match held {
             Some(entry) if entry.has(need) => entry,
             // Not held; or held clean, which the dirty assist would look up again.
-            _ => allowed(walk::walk(&self.mem, &self.pdpte, self.control, va)?.entry)?,
+            _ => allowed(walk::walk(&self.mem, &self.root, self.control, va)?.entry)?,
         };
         Ok(entry.translate(va))
     }
@@ -231,7 +233,7 @@ impl Mmu {
         kind: AccessKind,
         p: Privilege,
     ) -> Result<PhysAddr, PageFault> {
-        if self.mode == PagingMode::Off {
+        if self.control.mode == PagingMode::Off {
             return Ok(PhysAddr(u64::from(va.0)));
         }
         self.account.add(self.dtlb.events.access, 1);
@@ -255,7 +257,7 @@ impl Mmu {
             account: &mut self.account,
             caches: &mut self.caches,
             pde_cache: &mut self.pde_cache,
-            pdpte: &self.pdpte,
+            root: &self.root,
             control: self.control,
             purpose: self.dtlb.events.purpose,
         };
@@ -266,7 +268,7 @@ impl Mmu {
     /// One counted ITLB access.
     #[inline(always)]
     pub(crate) fn code_page(&mut self, va: VirtAddr, p: Privilege) -> Result<PhysAddr, PageFault> {
-        if self.mode == PagingMode::Off {
+        if self.control.mode == PagingMode::Off {
             return Ok(PhysAddr(u64::from(va.0)));
         }
         self.account.add(self.itlb.events.access, 1);
@@ -285,7 +287,7 @@ impl Mmu {
             account: &mut self.account,
             caches: &mut self.caches,
             pde_cache: &mut self.pde_cache,
-            pdpte: &self.pdpte,
+            root: &self.root,
             control: self.control,
             purpose: self.itlb.events.purpose,
         };

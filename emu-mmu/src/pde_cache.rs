@@ -1,11 +1,12 @@
-//! The cache of page-directory entries, indexed by linear address bits 31:21 (SDM vol. 3A, section 4.10.3).
+//! The cache of page-directory entries, indexed by linear address bits 31:21, or 31:22 in 32-bit paging (SDM vol. 3A,
+//! section 4.10.3).
 //!
 //! Holds only entries that are present, do not map a large page, have A set and no reserved bit set. Not affected by G.
 //! invlpg and every CR3 load empty it; a #PF drops the entry of its address. It may have no entries at all (NetBurst).
 //!
 //! Invariant: fully associative; what it returns is what the walker last read from memory for that address.
 
-use crate::addr::VirtAddr;
+use crate::addr::{Region, VirtAddr};
 use crate::sets::SetTable;
 use lowmem_cost::geometry::Replacement;
 
@@ -14,6 +15,7 @@ use lowmem_cost::geometry::Replacement;
 pub(crate) struct PdeCache {
     table: Option<SetTable>,
     pdes: Box<[u64]>,
+    region: Region,
 }
 
 impl PdeCache {
@@ -22,13 +24,14 @@ impl PdeCache {
         PdeCache {
             table: (entries > 0).then(|| SetTable::new(entries, entries, replacement)),
             pdes: vec![0; entries as usize].into(),
+            region: Region::Mib2,
         }
     }
 
     /// The cached entry for `va`, used.
     pub(crate) fn get(&mut self, va: VirtAddr) -> Option<u64> {
         let table = self.table.as_mut()?;
-        let slot = table.find(0, va.large())?;
+        let slot = table.find(0, self.region.of(va))?;
         table.touch(slot);
         Some(self.pdes[slot as usize])
     }
@@ -36,7 +39,7 @@ impl PdeCache {
     /// Keeps the entry for `va`, which was not there.
     pub(crate) fn insert(&mut self, va: VirtAddr, pde: u64) {
         if let Some(table) = &mut self.table {
-            let slot = table.insert(0, va.large());
+            let slot = table.insert(0, self.region.of(va));
             self.pdes[slot as usize] = pde;
         }
     }
@@ -44,10 +47,16 @@ impl PdeCache {
     /// Drops the entry for `va`.
     pub(crate) fn invalidate(&mut self, va: VirtAddr) {
         if let Some(table) = &mut self.table
-            && let Some(slot) = table.find(0, va.large())
+            && let Some(slot) = table.find(0, self.region.of(va))
         {
             table.clear(slot);
         }
+    }
+
+    /// Empties it; from now on an entry covers `region`.
+    pub(crate) fn reset(&mut self, region: Region) {
+        self.clear();
+        self.region = region;
     }
 
     /// Empties it.

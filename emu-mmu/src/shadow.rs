@@ -10,7 +10,7 @@
 //!
 //! Invariant: misses - shadow misses = flush + remap - spared.
 
-use crate::addr::VirtAddr;
+use crate::addr::{Region, VirtAddr};
 use crate::entry::TlbEntry;
 use crate::tlb::Tlb;
 use std::collections::HashMap;
@@ -18,8 +18,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Root tag of a global entry.
 const ANY_ROOT: u32 = u32::MAX;
-/// Marks a large page among the pages seen.
-const SEEN_LARGE: u32 = 1 << 20;
+/// Marks a large page of 2 MiB among the pages seen.
+const SEEN_2M: u32 = 1 << 20;
+/// The same of 4 MiB; region numbers have at most 11 bits.
+const SEEN_4M: u32 = SEEN_2M | 1 << 19;
 
 /// The class of a real miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +142,12 @@ impl Shadow {
             0
         };
         let page = if entry.has(TlbEntry::LARGE) {
-            va.large() | SEEN_LARGE
+            let region = self.tlb.region();
+            let mark = match region {
+                Region::Mib2 => SEEN_2M,
+                Region::Mib4 => SEEN_4M,
+            };
+            region.of(va) | mark
         } else {
             va.vpn()
         };
@@ -196,9 +203,9 @@ impl Shadow {
         self.tlb.flush(|_, entry| !entry.has(TlbEntry::U));
     }
 
-    /// Empties it.
-    pub(crate) fn flush_all(&mut self) {
-        self.tlb.flush(|_, _| false);
+    /// Empties it; from now on large pages cover `region`.
+    pub(crate) fn flush_all(&mut self, region: Region) {
+        self.tlb.reset(region);
     }
 
     /// invlpg, or a #PF: drops `va` under every root.

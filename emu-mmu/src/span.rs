@@ -136,13 +136,13 @@ impl Mmu {
         p: Privilege,
     ) -> bool {
         let hit = |va, kind| self.dtlb.would_hit(va, self.control.need(kind, p));
-        self.mode == PagingMode::Off
+        self.control.mode == PagingMode::Off
             || hit(from, AccessKind::Read) == Some(source)
                 && hit(to, AccessKind::Write) == Some(target)
     }
 
     fn repeat_dtlb(&mut self, n: u64) {
-        if self.mode != PagingMode::Off {
+        if self.control.mode != PagingMode::Off {
             self.account.add(Event::DtlbAccess, n);
         }
     }

@@ -1,12 +1,13 @@
-//! One level of an architectural TLB: 4 KiB and 2 MiB translations in sets and ways (decision D6).
+//! One level of an architectural TLB: translations of 4 KiB and large pages in sets and ways (decision D6).
 //!
-//! Large pages lie in entries of their own, share the small ones, or are broken into 4 KiB pieces, as the geometry says.
+//! Large pages have 2 MiB or 4 MiB by paging mode, never both at a time: a change of mode empties every TLB. A page of 4
+//! MiB takes one entry where one of 2 MiB would (AMD's processors give it two, which is left out). Large pages lie in entries of their own, share the small ones, or are broken into 4 KiB pieces, as the geometry says.
 //! A slot number counts the small table first, then the large one. No counting and no rights here.
 //!
 //! Invariant: after [`Tlb::invalidate`] of an address no entry translates it, whatever its size, and no piece of a broken
 //! large page that holds it is left.
 
-use crate::addr::VirtAddr;
+use crate::addr::{Region, VirtAddr};
 use crate::entry::TlbEntry;
 use crate::sets::SetTable;
 use lowmem_cost::geometry::{LargePages, Replacement, SetAssoc};
@@ -32,6 +33,7 @@ pub(crate) struct Tlb {
     entries: Box<[TlbEntry]>,
     /// A piece of a large page was ever kept: invalidation must look for its neighbours.
     has_pieces: bool,
+    region: Region,
 }
 
 impl Tlb {
@@ -61,6 +63,7 @@ impl Tlb {
             small,
             large,
             has_pieces: false,
+            region: Region::Mib2,
         }
     }
 
@@ -83,15 +86,16 @@ impl Tlb {
     }
 
     fn find_large(&self, va: VirtAddr, accept: &impl Fn(u32) -> bool) -> Option<u32> {
-        let key = va.large() | LARGE_KEY;
+        let region = self.region.of(va);
+        let key = region | LARGE_KEY;
         match &self.large {
             Large::Separate(t) => {
                 let first = self.small.len() as u32;
-                let slot = t.find_where(t.set_of(va.large()), key, |s| accept(s + first))?;
+                let slot = t.find_where(t.set_of(region), key, |s| accept(s + first))?;
                 Some(slot + first)
             }
             Large::Shared => {
-                let set = self.small.set_of(va.large());
+                let set = self.small.set_of(region);
                 self.small.find_where(set, key, accept)
             }
             Large::Fragment | Large::Refused => None,
@@ -134,14 +138,15 @@ impl Tlb {
     /// Keeps a translation of `va`. Gives its slot and the entry as kept (a piece of a large page, say), or nothing if
     /// this level does not hold such pages.
     pub(crate) fn insert(&mut self, va: VirtAddr, entry: TlbEntry) -> Option<(u32, TlbEntry)> {
+        let region = self.region.of(va);
         let (slot, entry) = match (&mut self.large, entry.has(TlbEntry::LARGE)) {
             (Large::Separate(t), true) => {
-                let slot = t.insert(t.set_of(va.large()), va.large() | LARGE_KEY);
+                let slot = t.insert(t.set_of(region), region | LARGE_KEY);
                 (slot + self.small.len() as u32, entry)
             }
             (Large::Shared, true) => {
-                let set = self.small.set_of(va.large());
-                (self.small.insert(set, va.large() | LARGE_KEY), entry)
+                let set = self.small.set_of(region);
+                (self.small.insert(set, region | LARGE_KEY), entry)
             }
             (Large::Refused, true) => return None,
             (Large::Fragment, true) => {
@@ -185,12 +190,23 @@ impl Tlb {
             .filled()
             .filter(|&s| {
                 let piece = self.entries[s as usize].has(TlbEntry::FRAGMENT);
-                piece && self.small.tag(s) >> 9 == va.large()
+                piece && self.region.of_page(self.small.tag(s)) == self.region.of(va)
             })
             .collect();
         for slot in pieces {
             self.small.clear(slot);
         }
+    }
+
+    /// Drops everything; from now on large pages cover `region`.
+    pub(crate) fn reset(&mut self, region: Region) {
+        self.flush(|_, _| false);
+        self.region = region;
+    }
+
+    /// What large pages cover.
+    pub(crate) fn region(&self) -> Region {
+        self.region
     }
 
     /// Drops every entry that `keep` does not want.

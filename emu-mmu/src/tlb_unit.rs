@@ -6,7 +6,7 @@
 //! Invariant: hits + misses = accesses at each level; [`TlbUnit::lookup`] succeeds only where [`TlbUnit::translate`] would
 //! hit, in both TLBs, without any event.
 
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PhysAddr, Region, VirtAddr};
 use crate::control::Cr3Load;
 use crate::counted_walk::WalkContext;
 use crate::entry::{TlbEntry, Why};
@@ -309,14 +309,14 @@ impl TlbUnit {
         }
     }
 
-    /// Drops everything, in the shadow too, whose root is `root` from now on.
-    pub(crate) fn flush_all(&mut self, root: u32) {
+    /// Drops everything, in the shadow too, whose root is `root` from now on. Large pages cover `region` from now on.
+    pub(crate) fn flush_all(&mut self, root: u32, region: Region) {
         self.last = Last::NONE;
-        self.first.flush(|_, _| false);
+        self.first.reset(region);
         if let Some(second) = &mut self.second {
-            second.flush(|_, _| false);
+            second.reset(region);
         }
-        self.shadow.flush_all();
+        self.shadow.flush_all(region);
         // It is empty, so no entry has to pass to the new root.
         self.shadow.load_split(root);
     }

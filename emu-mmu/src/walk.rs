@@ -6,9 +6,7 @@
 //! Invariant: it changes nothing.
 
 use crate::addr::{PhysAddr, VirtAddr};
-use crate::entry::{
-    Control, LARGE_PAGE, PRESENT, PageSize, Rights, TlbEntry, Why, pde_address, pte_address,
-};
+use crate::entry::{Control, PRESENT, PageSize, Rights, Root, TlbEntry, Why};
 use crate::phys::PhysMem;
 
 /// A complete path.
@@ -25,31 +23,23 @@ pub(crate) struct Walked {
 /// Follows the path of `va`. Rights are not checked.
 pub(crate) fn walk(
     mem: &PhysMem,
-    pdpte: &[u64; 4],
+    root: &Root,
     control: Control,
     va: VirtAddr,
 ) -> Result<Walked, Why> {
-    let pdpte = pdpte[(va.0 >> 30) as usize];
-    if pdpte & PRESENT == 0 {
-        return Err(Why::NotPresent);
-    }
-    let pde_at = pde_address(pdpte, va);
-    let pde = mem.read_u64(pde_at);
-    let size = if pde & LARGE_PAGE != 0 {
-        PageSize::Large
-    } else {
-        PageSize::Small
-    };
+    let pde_at = control.pde_address(root, va).ok_or(Why::NotPresent)?;
+    let pde = control.entry_at(mem, pde_at);
+    let size = control.size(pde);
     check(control, pde, size)?;
-    if size == PageSize::Large {
+    if size != PageSize::Small {
         return Ok(Walked {
             entry: control.leaf(Rights::ALL, pde, size),
             leaf_at: pde_at,
             leaf: pde,
         });
     }
-    let pte_at = pte_address(pde, va);
-    let pte = mem.read_u64(pte_at);
+    let pte_at = control.pte_address(pde, va);
+    let pte = control.entry_at(mem, pte_at);
     check(control, pte, PageSize::Small)?;
     Ok(Walked {
         entry: control.leaf(Rights::ALL.and(pde), pte, PageSize::Small),

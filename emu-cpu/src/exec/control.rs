@@ -1,7 +1,7 @@
 //! Control and debug registers, MSRs, and what CPUID tells of them.
 //!
-//! The CPU checks what makes a load #GP; flushes and PDPTE loads are the MMU's. 32-bit paging
-//! without PAE and leaving protected mode are not modelled: they answer #GP(0).
+//! The CPU checks what makes a load #GP; flushes, PDPTE loads and the paging modes are the MMU's. Leaving protected
+//! mode is not modelled: it answers #GP(0).
 
 use crate::cpu::{
     CR0_AM, CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR0_WP,
@@ -85,7 +85,7 @@ impl Cpu {
     fn accepted(&mut self, result: Result<(), ControlError>) -> Result<(), Raised> {
         match result {
             Ok(()) => Ok(()),
-            Err(ControlError::GeneralProtection | ControlError::LegacyPaging) => Err(self.gp(0)),
+            Err(ControlError::GeneralProtection) => Err(self.gp(0)),
         }
     }
 

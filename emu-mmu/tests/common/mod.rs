@@ -1,7 +1,8 @@
 //! Geometries and page tables that several tests share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use emu_mmu::{Cr3Load, Mmu, PhysAddr, PhysMem};
+use emu_mmu::{Cr3Load, Mmu, PageFault, PhysAddr, PhysMem, Privilege, VirtAddr};
+use lowmem_cost::Event;
 use lowmem_cost::geometry::{
     CacheGeometry, FrontEnd, Geometry, LargePages, PdpteRead, Replacement, SetAssoc, TlbGeometry,
 };
@@ -15,8 +16,12 @@ pub(crate) const PS: u64 = 0x80;
 pub(crate) const G: u64 = 0x100;
 pub(crate) const NX: u64 = 1 << 63;
 
+pub(crate) const USER: Privilege = Privilege::User;
+pub(crate) const KERNEL: Privilege = Privilege::Supervisor;
+
 pub(crate) const CR0_PE_PG: u32 = 0x8000_0001;
 pub(crate) const CR0_WP: u32 = 1 << 16;
+pub(crate) const CR4_PSE: u32 = 1 << 4;
 pub(crate) const CR4_PAE: u32 = 1 << 5;
 pub(crate) const CR4_PGE: u32 = 1 << 7;
 pub(crate) const EFER_NXE: u32 = 1 << 11;
@@ -156,4 +161,33 @@ pub(crate) fn enable(mmu: &mut Mmu) {
     mmu.set_cr4(CR4_PAE | CR4_PGE).unwrap();
     mmu.set_cr3(PDPT as u32, Cr3Load::Other).unwrap();
     mmu.set_cr0(CR0_PE_PG | CR0_WP).unwrap();
+}
+
+/// [`paged`] of a Pentium III, nothing counted yet.
+pub(crate) fn p3() -> Mmu {
+    let mut mmu = paged(&Geometry::pentium3());
+    counted(&mut mmu);
+    mmu
+}
+
+/// Address `offset` on page `page`.
+pub(crate) fn va(page: u32, offset: u32) -> VirtAddr {
+    VirtAddr(page << 12 | offset)
+}
+
+/// Where [`paged`] has the entry of a page below 2 MiB.
+pub(crate) fn pte_at(page: u32) -> PhysAddr {
+    PhysAddr(PT0 + 8 * u64::from(page))
+}
+
+/// The event counts since the last call of this on the same unit.
+pub(crate) fn counted(mmu: &mut Mmu) -> Vec<(Event, u64)> {
+    let all = Event::ALL.iter().map(|&e| (e, mmu.account.total(e)));
+    let some = all.filter(|&(_, n)| n != 0).collect();
+    mmu.account = Default::default();
+    some
+}
+
+pub(crate) fn fault(addr: VirtAddr, code: u32) -> PageFault {
+    PageFault { addr, code }
 }
