@@ -78,7 +78,7 @@ pub fn arch<K: Kernel>(k: K) -> Low<ArchRoot> {
 
 /// Where the CPU finds the tables: (GDT, IDT, TSS).
 pub fn table_addresses<K: Kernel>(k: K) -> (u32, u32, u32) {
-    if K::SPLIT {
+    if k.two_tables() {
         (
             fix_to_virt(FIX_GDT),
             fix_to_virt(FIX_IDT),
@@ -144,7 +144,7 @@ fn gate<K: Kernel>(k: K, vector: u32, handler: u32, access: u32) {
 
 /// 4G/4G: shows the tables and the trampoline text in the shared top 16 MB.
 pub fn map_shared_tables<K: Kernel>(k: K) {
-    if !K::SPLIT {
+    if !k.two_tables() {
         return;
     }
     // Not global, not for user mode: the same pages under both page tables.
@@ -167,7 +167,7 @@ pub fn map_shared_tables<K: Kernel>(k: K) {
 /// Makes the next entry from user mode land on `ti`'s stack: esp0 of the TSS; 4G/4G also maps the stack's pages into the
 /// virtual-stack slots where they differ and sets `virtual_stack` (part of __switch_to).
 pub fn load_esp0<K: Kernel>(k: K, ti: Low<ThreadInfo>) {
-    let stack = if K::SPLIT {
+    let stack = if k.two_tables() {
         let pfn = ti.real_stack(k).wrapping_sub(k.page_offset()) >> 12;
         let base = kmap::slot_va(k, KmType::VstackBase);
         let top = kmap::slot_va(k, KmType::VstackTop);

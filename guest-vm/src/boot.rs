@@ -21,10 +21,7 @@ use crate::rmap::ReverseMap;
 use crate::root;
 use crate::slab;
 use lowmem_abi::boot::{BootInfo, CpuStart};
-use lowmem_abi::layout::{
-    BOOT_INFO, BOOT_STACK_END, CPU_START, IMAGE, MAXMEM_3G1G, MAXMEM_4G4G, PAGE_SIZE, ROOT,
-    ROOT_END,
-};
+use lowmem_abi::layout::{BOOT_INFO, BOOT_STACK_END, CPU_START, IMAGE, PAGE_SIZE, ROOT, ROOT_END};
 use lowmem_abi::owner::Owner;
 use lowmem_abi::port::ReportKind;
 
@@ -131,7 +128,7 @@ pub fn boot_core<K: Kernel>(k: K) {
         i.stack_bytes(k) != arch::THREAD_SIZE,
         i.stack_bytes(k)
     );
-    let maxmem = if K::SPLIT { MAXMEM_4G4G } else { MAXMEM_3G1G } >> 12;
+    let maxmem = k.axes().maxmem() >> 12;
     let max_pfn = i.ram_frames(k);
     let max_low_pfn = if max_pfn < maxmem { max_pfn } else { maxmem };
     let n = node(k);
@@ -219,7 +216,7 @@ fn paging_init<K: Kernel>(k: K, bootmem: &mut Bootmem, max_low_pfn: u32) {
         root.set_swapper(k, slot * 2 + 1, 0);
         slot += 1;
     }
-    let global = if K::SPLIT { 0 } else { GLOBAL };
+    let global = if k.two_tables() { 0 } else { GLOBAL };
     let large = PRESENT | RW | ACCESSED | DIRTY | PSE | global;
     let mut pfn = 0;
     while pfn < max_low_pfn {
@@ -231,7 +228,7 @@ fn paging_init<K: Kernel>(k: K, bootmem: &mut Bootmem, max_low_pfn: u32) {
     root.set_pkmap_pte(k, pkmap);
     set_kernel_pmd(
         k,
-        pkmap_base::<K>(),
+        pkmap_base(k),
         pkmap.wrapping_sub(k.page_offset()) | TABLE,
     );
     let fixmap = bootmem.take_clear(k);

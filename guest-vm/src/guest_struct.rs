@@ -1,7 +1,8 @@
 //! `guest_struct!`: structures in guest memory, with written offsets.
 //!
 //! Offsets are written, not computed: they *are* the historic layout (D12), so padding, niches and the alignment of `u64`
-//! cannot move a field. Offsets and sizes may depend on the image (`K::Rmap::VMA_BYTES`); tests call the generated
+//! cannot move a field. Offsets and sizes may depend on the image: `pub struct Vma [K k] size 72 + K::Rmap::vma_bytes(k);` names the
+//! handle's type and value that these expressions may use (`[K]` alone when none does). Tests call the generated
 //! `fields` to check that fields of a structure neither overlap nor leave it.
 //!
 //! Field forms, after `at OFFSET =>`:
@@ -70,24 +71,27 @@ impl<T: Word> Low<T> {
 /// A structure in guest memory.
 pub trait Layout {
     /// Its size in bytes in the image of `K`.
-    fn size<K: Kernel>() -> u32;
+    fn size<K: Kernel>(k: K) -> u32;
     /// Calls `f(name, offset, bytes)` for each field, in the order written.
-    fn fields<K: Kernel>(f: &mut dyn FnMut(&'static str, u32, u32));
+    fn fields<K: Kernel>(k: K, f: &mut dyn FnMut(&'static str, u32, u32));
 }
 
 impl Layout for u32 {
-    fn size<K: Kernel>() -> u32 {
+    fn size<K: Kernel>(_: K) -> u32 {
         4
     }
-    fn fields<K: Kernel>(_: &mut dyn FnMut(&'static str, u32, u32)) {}
+    fn fields<K: Kernel>(_: K, _: &mut dyn FnMut(&'static str, u32, u32)) {}
 }
 
 /// Declares a structure in guest memory; see the module's documentation.
 #[macro_export]
 macro_rules! guest_struct {
+    ( $(#[$meta:meta])* pub struct $Name:ident [$K:ident] size $($rest:tt)* ) => {
+        $crate::guest_struct! { $(#[$meta])* pub struct $Name [$K k] size $($rest)* }
+    };
     (
         $(#[$meta:meta])*
-        pub struct $Name:ident [$K:ident] size $size:expr;
+        pub struct $Name:ident [$K:ident $k:ident] size $size:expr;
         $( $(#[$fmeta:meta])* at $off:expr => $kind:ident $name:ident $(, $set:ident)? : $T:ty $( , $n:literal )? ; )*
     ) => {
         $(#[$meta])*
@@ -95,57 +99,60 @@ macro_rules! guest_struct {
         pub enum $Name {}
         impl $crate::guest_struct::Layout for $Name {
             #[inline(always)]
-            fn size<$K: $crate::kernel::Kernel>() -> u32 { $size }
-            fn fields<$K: $crate::kernel::Kernel>(f: &mut dyn FnMut(&'static str, u32, u32)) {
-                $( f(stringify!($name), $off, $crate::guest_struct!(@bytes $K $kind $T $(, $n)?)); )*
+            #[allow(unused_variables, reason = "most sizes are the same in every image")]
+            fn size<$K: $crate::kernel::Kernel>($k: $K) -> u32 { $size }
+            #[allow(unused_variables, reason = "most offsets are the same in every image")]
+            fn fields<$K: $crate::kernel::Kernel>($k: $K, f: &mut dyn FnMut(&'static str, u32, u32)) {
+                $( f(stringify!($name), $off, $crate::guest_struct!(@bytes $k $kind $T $(, $n)?)); )*
             }
         }
         impl $crate::ptr::Low<$Name> {
-            $( $crate::guest_struct!(@accessor $K [$(#[$fmeta])*] $off => $kind $name $(, $set)? : $T $(, $n)?); )*
+            $( $crate::guest_struct!(@accessor $K $k [$(#[$fmeta])*] $off => $kind $name $(, $set)? : $T $(, $n)?); )*
         }
     };
-    (@bytes $K:ident word $T:ty) => { <$T as $crate::guest_struct::Word>::BYTES };
-    (@bytes $K:ident part $T:ty) => { <$T as $crate::guest_struct::Layout>::size::<$K>() };
-    (@bytes $K:ident words $T:ty, $n:literal) => { <$T as $crate::guest_struct::Word>::BYTES * $n };
-    (@bytes $K:ident parts $T:ty, $n:literal) => { <$T as $crate::guest_struct::Layout>::size::<$K>() * $n };
-    (@bytes $K:ident opaque $T:ty, $n:literal) => { $n };
-    (@accessor $K:ident [$(#[$m:meta])*] $off:expr => word $name:ident, $set:ident : $T:ty) => {
+    (@bytes $k:ident word $T:ty) => { <$T as $crate::guest_struct::Word>::BYTES };
+    (@bytes $k:ident part $T:ty) => { <$T as $crate::guest_struct::Layout>::size($k) };
+    (@bytes $k:ident words $T:ty, $n:literal) => { <$T as $crate::guest_struct::Word>::BYTES * $n };
+    (@bytes $k:ident parts $T:ty, $n:literal) => { <$T as $crate::guest_struct::Layout>::size($k) * $n };
+    (@bytes $k:ident opaque $T:ty, $n:literal) => { $n };
+    (@accessor $K:ident $k:ident [$(#[$m:meta])*] $off:expr => word $name:ident, $set:ident : $T:ty) => {
         $(#[$m])*
         #[doc = concat!("`", stringify!($name), "`, at offset ", stringify!($off), ".")]
         #[inline(always)]
-        pub fn $name<$K: $crate::kernel::Kernel>(self, k: $K) -> $T { self.field::<$T>($off).read(k) }
+        pub fn $name<$K: $crate::kernel::Kernel>(self, $k: $K) -> $T { self.field::<$T>($off).read($k) }
         $(#[$m])*
         #[doc = concat!("`", stringify!($name), "`, at offset ", stringify!($off), ".")]
         #[inline(always)]
-        pub fn $set<$K: $crate::kernel::Kernel>(self, k: $K, v: $T) { self.field::<$T>($off).write(k, v) }
+        pub fn $set<$K: $crate::kernel::Kernel>(self, $k: $K, v: $T) { self.field::<$T>($off).write($k, v) }
     };
-    (@accessor $K:ident [$(#[$m:meta])*] $off:expr => part $name:ident : $T:ty) => {
+    (@accessor $K:ident $k:ident [$(#[$m:meta])*] $off:expr => part $name:ident : $T:ty) => {
         $(#[$m])*
         #[doc = concat!("`", stringify!($name), "`, at offset ", stringify!($off), ".")]
         #[inline(always)]
-        pub fn $name<$K: $crate::kernel::Kernel>(self, _: $K) -> $crate::ptr::Low<$T> { self.field($off) }
+        #[allow(unused_variables, reason = "most offsets are the same in every image")]
+        pub fn $name<$K: $crate::kernel::Kernel>(self, $k: $K) -> $crate::ptr::Low<$T> { self.field($off) }
     };
-    (@accessor $K:ident [$(#[$m:meta])*] $off:expr => words $name:ident, $set:ident : $T:ty, $n:literal) => {
+    (@accessor $K:ident $k:ident [$(#[$m:meta])*] $off:expr => words $name:ident, $set:ident : $T:ty, $n:literal) => {
         $(#[$m])*
         #[doc = concat!("`", stringify!($name), "`, at offset ", stringify!($off), ".")]
         #[inline(always)]
-        pub fn $name<$K: $crate::kernel::Kernel>(self, k: $K, i: u32) -> $T {
-            self.field::<$T>($off + i * <$T as $crate::guest_struct::Word>::BYTES).read(k)
+        pub fn $name<$K: $crate::kernel::Kernel>(self, $k: $K, i: u32) -> $T {
+            self.field::<$T>($off + i * <$T as $crate::guest_struct::Word>::BYTES).read($k)
         }
         $(#[$m])*
         #[doc = concat!("`", stringify!($name), "`, at offset ", stringify!($off), ".")]
         #[inline(always)]
-        pub fn $set<$K: $crate::kernel::Kernel>(self, k: $K, i: u32, v: $T) {
-            self.field::<$T>($off + i * <$T as $crate::guest_struct::Word>::BYTES).write(k, v)
+        pub fn $set<$K: $crate::kernel::Kernel>(self, $k: $K, i: u32, v: $T) {
+            self.field::<$T>($off + i * <$T as $crate::guest_struct::Word>::BYTES).write($k, v)
         }
     };
-    (@accessor $K:ident [$(#[$m:meta])*] $off:expr => parts $name:ident : $T:ty, $n:literal) => {
+    (@accessor $K:ident $k:ident [$(#[$m:meta])*] $off:expr => parts $name:ident : $T:ty, $n:literal) => {
         $(#[$m])*
         #[doc = concat!("`", stringify!($name), "`, at offset ", stringify!($off), ".")]
         #[inline(always)]
-        pub fn $name<$K: $crate::kernel::Kernel>(self, _: $K, i: u32) -> $crate::ptr::Low<$T> {
-            self.field($off + i * <$T as $crate::guest_struct::Layout>::size::<$K>())
+        pub fn $name<$K: $crate::kernel::Kernel>(self, $k: $K, i: u32) -> $crate::ptr::Low<$T> {
+            self.field($off + i * <$T as $crate::guest_struct::Layout>::size($k))
         }
     };
-    (@accessor $K:ident [$(#[$m:meta])*] $off:expr => opaque $name:ident : $T:ty, $n:literal) => {};
+    (@accessor $K:ident $k:ident [$(#[$m:meta])*] $off:expr => opaque $name:ident : $T:ty, $n:literal) => {};
 }

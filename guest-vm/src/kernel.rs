@@ -9,9 +9,9 @@
 //! page-table entries are read and written through the volatile `pte_*` primitives, because the MMU sets A and D behind
 //! the compiler's back.
 
+use crate::axes::{Axes, BuildKind};
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::ReverseMap;
-use crate::uaccess::UserAccess;
 use lowmem_abi::owner::Owner;
 use lowmem_abi::port::{ReportKind, Transfer};
 use lowmem_abi::probe::Probe;
@@ -36,15 +36,24 @@ pub struct Efault;
 pub trait Kernel: Copy {
     /// The reverse map compiled into this image.
     type Rmap: ReverseMap<Self>;
-    /// How user memory is copied: direct, or by software walk (4G/4G).
-    type User: UserAccess<Self>;
-    /// Kernel and user have page tables of their own (4G/4G).
-    const SPLIT: bool;
-    /// Locks and lock prefixes as an SMP build has them.
-    const SMP: bool;
 
+    /// What this image was compiled for: a constant on x86.
+    fn axes(self) -> Axes;
+    /// Kernel and user have page tables of their own (4G/4G).
+    #[inline(always)]
+    fn two_tables(self) -> bool {
+        self.axes().two_tables()
+    }
+    /// Locks and lock prefixes as an SMP build has them.
+    #[inline(always)]
+    fn smp(self) -> bool {
+        matches!(self.axes().build, BuildKind::Smp)
+    }
     /// First virtual address of the direct map.
-    fn page_offset(self) -> u32;
+    #[inline(always)]
+    fn page_offset(self) -> u32 {
+        self.axes().page_offset()
+    }
     /// Host pointer to the low virtual address `va`. x86: the address itself.
     fn low(self, va: u32) -> *mut u8;
 

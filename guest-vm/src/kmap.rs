@@ -48,8 +48,8 @@ pub enum KmType {
 }
 
 /// kmap types of a CPU: 14, on 4G/4G 34 (LDT pages and more the rebuilt kernel has no use for).
-const fn km_type_nr<K: Kernel>() -> u32 {
-    if K::SPLIT { 34 } else { 14 }
+fn km_type_nr<K: Kernel>(k: K) -> u32 {
+    if k.two_tables() { 34 } else { 14 }
 }
 
 /// Address of fixmap slot 0; slots grow downwards.
@@ -66,8 +66,8 @@ pub const FIX_GDT: u32 = 9;
 pub const FIX_IDT: u32 = 10;
 /// First kmap_atomic slot: 11 on 3G/1G (with APIC slots before it), behind the tables on 4G/4G. Odd there, so that
 /// [`KmType::VstackBase`] starts an aligned stack.
-const fn fix_kmap_begin<K: Kernel>() -> u32 {
-    if K::SPLIT { 21 } else { 11 }
+fn fix_kmap_begin<K: Kernel>(k: K) -> u32 {
+    if k.two_tables() { 21 } else { 11 }
 }
 
 /// Address of fixmap slot `index` (fix_to_virt).
@@ -77,27 +77,27 @@ pub const fn fix_to_virt(index: u32) -> u32 {
 }
 
 /// Start of the kmap window of 512 slots.
-pub const fn pkmap_base<K: Kernel>() -> u32 {
-    if K::SPLIT { 0xff00_0000 } else { 0xff80_0000 }
+pub fn pkmap_base<K: Kernel>(k: K) -> u32 {
+    k.axes().pkmap_base()
 }
 /// Slots of the kmap window: one page-table page.
 pub const LAST_PKMAP: u32 = 512;
 
 /// Lowest address that is never in the direct map: every [`Kmapped`] at or above it is a slot.
-pub const fn slots_start<K: Kernel>() -> u32 {
-    pkmap_base::<K>()
+pub fn slots_start<K: Kernel>(k: K) -> u32 {
+    pkmap_base(k)
 }
 
 /// kmap_prot: present, writable, accessed, dirty; the real one is global where PGE is, the slots are flushed one by one.
-const fn kmap_prot<K: Kernel>() -> Prot {
-    Prot(if K::SPLIT { 0x063 } else { 0x163 })
+fn kmap_prot<K: Kernel>(k: K) -> Prot {
+    Prot(if k.two_tables() { 0x063 } else { 0x163 })
 }
 
 /// Address of this CPU's slot `ty`.
 #[inline(always)]
 pub fn slot_va<K: Kernel>(k: K, ty: KmType) -> u32 {
-    let cpu = smp_processor_id(k) * km_type_nr::<K>();
-    fix_to_virt(fix_kmap_begin::<K>() + ty as u32 + cpu)
+    let cpu = smp_processor_id(k) * km_type_nr(k);
+    fix_to_virt(fix_kmap_begin(k) + ty as u32 + cpu)
 }
 
 /// Writes the pte of a fixmap slot and tells the host (set_fixmap without the flush).
@@ -116,7 +116,7 @@ pub fn kmap_atomic<K: Kernel>(k: K, page: Low<Page>, ty: KmType) -> Kmapped {
     }
     k.probe(Probe::KmapAtomic);
     let va = slot_va(k, ty);
-    map_slot(k, va, Pte::new(page_to_pfn(k, page), kmap_prot::<K>()));
+    map_slot(k, va, Pte::new(page_to_pfn(k, page), kmap_prot(k)));
     Kmapped(va)
 }
 
@@ -124,7 +124,7 @@ pub fn kmap_atomic<K: Kernel>(k: K, page: Low<Page>, ty: KmType) -> Kmapped {
 #[inline(always)]
 pub fn map_slot<K: Kernel>(k: K, va: u32, pte: Pte) {
     let at = Kmapped(arch(k).fixmap_pte(k).wrapping_add(((va >> 12) & 511) * 8));
-    if K::SPLIT && k.pte_read(at) == pte.0 {
+    if k.two_tables() && k.pte_read(at) == pte.0 {
         return;
     }
     set_pte(k, at, pte);
@@ -275,7 +275,7 @@ pub fn kmap<K: Kernel>(k: K, page: Low<Page>) -> Kmapped {
         Some(va) => va,
         None => map_new(k, page),
     };
-    let i = (va - pkmap_base::<K>()) >> 12;
+    let i = (va - pkmap_base(k)) >> 12;
     pk.set_count(k, i, pk.count(k, i) + 1);
     bug_on!(k, Kmap, pk.count(k, i) < 2, va);
     pk.lock(k).unlock(k);
@@ -300,8 +300,8 @@ fn map_new<K: Kernel>(k: K, page: Low<Page>) -> u32 {
         left -= 1;
         bug_on!(k, Kmap, left == 0);
     }
-    let va = pkmap_base::<K>() + (i << 12);
-    let pte = Pte::new(page_to_pfn(k, page), kmap_prot::<K>());
+    let va = pkmap_base(k) + (i << 12);
+    let pte = Pte::new(page_to_pfn(k, page), kmap_prot(k));
     set_pte(k, pkmap_pte(k, i), pte);
     k.slot_mapped(va, pte.pfn());
     pk.set_count(k, i, 1);
@@ -340,7 +340,7 @@ pub fn kunmap<K: Kernel>(k: K, page: Low<Page>) {
         Some(va) => va,
         None => crate::bug::bug(k, crate::bug::File::Kmap, line!(), page.va()),
     };
-    let i = (va - pkmap_base::<K>()) >> 12;
+    let i = (va - pkmap_base(k)) >> 12;
     let count = pk.count(k, i);
     bug_on!(k, Kmap, count < 2, va);
     pk.set_count(k, i, count - 1);

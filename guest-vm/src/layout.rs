@@ -135,7 +135,7 @@ pub mod vm {
 
 guest_struct! {
     /// vm_area_struct: 84 bytes with prio_tree and anon_vma (2.6.7), less what the reverse map does not need.
-    pub struct Vma [K] size 72 + K::Rmap::VMA_BYTES;
+    pub struct Vma [K k] size 72 + K::Rmap::vma_bytes(k);
     at 0 => word mm, set_mm: Low<Mm>;
     at 4 => word start, set_start: u32;
     at 8 => word end, set_end: u32;
@@ -147,10 +147,10 @@ guest_struct! {
     at 40 => part shared: VmaShared;
     /// What the reverse map adds (anon_vma: list head and pointer).
     at 56 => opaque rmap_part: u8, 0;
-    at 56 + K::Rmap::VMA_BYTES => word ops, set_ops: u32;
-    at 60 + K::Rmap::VMA_BYTES => word pgoff, set_pgoff: u32;
-    at 64 + K::Rmap::VMA_BYTES => word file, set_file: Low<File>;
-    at 68 + K::Rmap::VMA_BYTES => word private, set_private: u32;
+    at 56 + K::Rmap::vma_bytes(k) => word ops, set_ops: u32;
+    at 60 + K::Rmap::vma_bytes(k) => word pgoff, set_pgoff: u32;
+    at 64 + K::Rmap::vma_bytes(k) => word file, set_file: Low<File>;
+    at 68 + K::Rmap::vma_bytes(k) => word private, set_private: u32;
 }
 
 impl Low<Vma> {
@@ -180,7 +180,7 @@ guest_struct! {
 
 guest_struct! {
     /// mm_struct, 2.6.7: 524 bytes, rss at 104.
-    pub struct Mm [K] size 524 + K::Rmap::MM_BYTES;
+    pub struct Mm [K k] size 524 + K::Rmap::mm_bytes(k);
     at 0 => word mmap, set_mmap: Low<Vma>;
     at 4 => word mm_rb, set_mm_rb: Low<RbNode>;
     at 8 => word mmap_cache, set_mmap_cache: Low<Vma>;

@@ -35,6 +35,7 @@
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod arch;
+pub mod axes;
 pub mod boot;
 pub mod bug;
 #[cfg(not(target_os = "none"))]

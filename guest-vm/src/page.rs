@@ -91,7 +91,7 @@ pub fn unlock_page<K: Kernel>(k: K, page: Low<Page>) {
 /// Takes the bit lock of the reverse map (pte_chain_lock, page_map_lock). An `up` build has none.
 #[inline(always)]
 pub fn map_lock<K: Kernel>(k: K, page: Low<Page>) {
-    if K::SMP {
+    if k.smp() {
         bug_on!(k, Page, test_and_set(k, page, pg::MAPLOCK), page.va());
     }
 }
@@ -99,7 +99,7 @@ pub fn map_lock<K: Kernel>(k: K, page: Low<Page>) {
 /// Gives it back.
 #[inline(always)]
 pub fn map_unlock<K: Kernel>(k: K, page: Low<Page>) {
-    if K::SMP {
+    if k.smp() {
         clear(k, page, pg::MAPLOCK);
     }
 }

@@ -156,30 +156,39 @@ pub fn mk_pte<K: Kernel>(k: K, page: Low<Page>, prot: Prot) -> Pte {
 /// First address that is not a user's (TASK_SIZE): PAGE_OFFSET, or the shared 16 MB of 4G/4G.
 #[inline(always)]
 pub fn task_size<K: Kernel>(k: K) -> u32 {
-    if K::SPLIT {
+    if k.two_tables() {
         0xff00_0000
     } else {
         k.page_offset()
     }
 }
 
-/// User page directories of a process: 3, or 4 of 4G/4G, the last with the shared top entries.
-const fn user_pmds<K: Kernel>() -> u32 {
-    if K::SPLIT { 4 } else { 3 }
+/// User page directories of a process: one for each GB below PAGE_OFFSET, or 4 of 4G/4G, the last with the shared top entries.
+#[inline(always)]
+fn user_pmds<K: Kernel>(k: K) -> u32 {
+    if k.two_tables() {
+        4
+    } else {
+        k.page_offset() >> 30
+    }
 }
 
 /// Entries of the last 4G/4G directory that a process has for itself; the rest is the shared top 16 MB.
 const TOP_PRIVATE: u32 = 504;
 
-/// Constructor of slab "pgd": only the kernel's slot is ever the same (3G/1G: the kernel's page directory).
+/// Constructor of slab "pgd": only the kernel's slots are ever the same (3G/1G: one page directory).
 pub(crate) fn pgd_ctor<K: Kernel>(k: K, pgd: Low<Pgd>) {
     let mut i = 0;
     while i < 8 {
         pgd.set_half(k, i, 0);
         i += 1;
     }
-    if !K::SPLIT {
-        pgd.set_half(k, 6, arch(k).swapper(k, 6));
+    if !k.two_tables() {
+        let mut slot = user_pmds(k);
+        while slot < 4 {
+            pgd.set_half(k, slot * 2, arch(k).swapper(k, slot * 2));
+            slot += 1;
+        }
     }
 }
 
@@ -210,7 +219,7 @@ fn pmd_page<K: Kernel>(k: K, pgd: Low<Pgd>, i: u32) -> u32 {
 pub fn pgd_alloc<K: Kernel>(k: K, mm: Low<Mm>) -> Result<(), Oom> {
     let pgd: Low<Pgd> = slab::kmem_cache_alloc(k, CacheId::Pgd, Gfp::Kernel)?;
     let mut i = 0;
-    while i < user_pmds::<K>() {
+    while i < user_pmds(k) {
         match slab::kmem_cache_alloc::<K, u32>(k, pmd_cache(i), Gfp::Kernel) {
             Ok(pmd) => {
                 let pa = pmd.va().wrapping_sub(k.page_offset());
@@ -243,7 +252,7 @@ fn free_pmds<K: Kernel>(k: K, pgd: Low<Pgd>, n: u32) {
 /// Frees mm's page directories, whose page tables are gone.
 pub fn pgd_free<K: Kernel>(k: K, mm: Low<Mm>) {
     let pgd = mm.pgd(k);
-    free_pmds(k, pgd, user_pmds::<K>());
+    free_pmds(k, pgd, user_pmds(k));
     slab::kmem_cache_free(k, CacheId::Pgd, pgd);
     mm.set_pgd(k, Low::NULL);
 }
@@ -428,7 +437,7 @@ const PGDIR_MASK: u32 = 0xc000_0000;
 /// exit: frees all page tables of mm, one pass over its page directories.
 pub fn clear_page_tables<K: Kernel>(k: K, mm: Low<Mm>) {
     let mut slot = 0;
-    while slot < user_pmds::<K>() {
+    while slot < user_pmds(k) {
         clear_directory(k, mm, slot);
         slot += 1;
     }

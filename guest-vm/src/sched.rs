@@ -71,7 +71,7 @@ fn schedule<K: Kernel>(k: K, frame: Low<Frame>, pid: u32) -> Low<Frame> {
     k.end(Probe::Switch);
     if pid == 0 {
         // Nobody is left to run: the trace is at its end. The frame is the dead task's; the machine stops at it.
-        if K::SPLIT {
+        if k.two_tables() {
             prev.thread_info(k).set_user_pgd(k, arch::swapper_pg_dir(k));
         }
         return frame;
@@ -174,7 +174,7 @@ pub fn leave_mm<K: Kernel>(k: K) {
 /// Makes the tables of `next` the loaded ones, on behalf of `task` (switch_mm).
 pub fn switch_mm<K: Kernel>(k: K, prev: Low<Mm>, next: Low<Mm>, task: Low<Task>) {
     let cpu = this_cpu(k);
-    if K::SPLIT {
+    if k.two_tables() {
         // The tables are loaded on the way back to user mode.
         let root = physical(k, next);
         task.thread_info(k).set_user_pgd(k, root);
@@ -186,7 +186,7 @@ pub fn switch_mm<K: Kernel>(k: K, prev: Low<Mm>, next: Low<Mm>, task: Low<Task>)
         cpu.set_tlb_state(k, TLBSTATE_OK);
         cpu.set_tlb_active_mm(k, next);
         k.set_bit(next.field(120), 0);
-        if !K::SPLIT {
+        if !k.two_tables() {
             k.load_cr3(physical(k, next));
         }
     } else {
@@ -195,7 +195,7 @@ pub fn switch_mm<K: Kernel>(k: K, prev: Low<Mm>, next: Low<Mm>, task: Low<Task>)
         if !k.test_and_set_bit(next.field(120), 0) {
             // It was left while lazy: its tables must be loaded again.
             cpu.set_tlb_active_mm(k, next);
-            if !K::SPLIT {
+            if !k.two_tables() {
                 k.load_cr3(physical(k, next));
             }
         }

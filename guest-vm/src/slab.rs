@@ -115,13 +115,13 @@ impl CacheId {
             CacheId::Size512 => 512,
             CacheId::Size1024 => 1024,
             CacheId::Size2048 => 2048,
-            CacheId::Pgd => Pgd::size::<K>(),
+            CacheId::Pgd => Pgd::size(k),
             CacheId::Pmd | CacheId::Kpmd => PAGE_SIZE,
             CacheId::PteChain => zone::node(k).l1_line(k),
             CacheId::AnonVma => 12,
-            CacheId::Vma => Vma::size::<K>(),
-            CacheId::Mm => Mm::size::<K>(),
-            CacheId::Task => Task::size::<K>(),
+            CacheId::Vma => Vma::size(k),
+            CacheId::Mm => Mm::size(k),
+            CacheId::Task => Task::size(k),
             CacheId::Sighand => 1288,
             CacheId::Signal => 72,
             CacheId::Files => 416,
@@ -641,7 +641,7 @@ fn enable_cpucache<K: Kernel>(k: K, cachep: Low<Cache>, (size, num): (u32, u32),
     ac.set_batchcount(k, batch);
     ac.set_touched(k, 0);
     cachep.set_array(k, 0, ac.va());
-    let shared: Low<ArrayCache> = if K::SMP && size <= PAGE_SIZE {
+    let shared: Low<ArrayCache> = if k.smp() && size <= PAGE_SIZE {
         Low::new(arrays + 16 + 120 * 4)
     } else {
         Low::NULL

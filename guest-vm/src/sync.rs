@@ -24,7 +24,7 @@ impl Low<SpinLock> {
     /// Takes it.
     #[inline(always)]
     pub fn lock<K: Kernel>(self, k: K) {
-        if K::SMP {
+        if k.smp() {
             let free = k.spin_lock_byte(self.cast());
             bug_on!(k, Sync, !free, self.va());
         }
@@ -35,12 +35,12 @@ impl Low<SpinLock> {
         if k.inject_trylock_failure() {
             return false;
         }
-        !K::SMP || k.spin_trylock_byte(self.cast())
+        !k.smp() || k.spin_trylock_byte(self.cast())
     }
     /// Gives it back.
     #[inline(always)]
     pub fn unlock<K: Kernel>(self, k: K) {
-        if K::SMP {
+        if k.smp() {
             k.spin_unlock_byte(self.cast());
         }
     }

@@ -19,7 +19,7 @@ use crate::mm::munmap::sys_munmap;
 use crate::mm::{Errno, brk, exec, exit, fork, fremap, shm};
 use crate::ptr::{Kmapped, Low};
 use crate::task::tasks;
-use crate::uaccess::UserAccess;
+use crate::uaccess::{copy_from_user, copy_to_user};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::NO_RESULT;
 use lowmem_abi::port::ReportKind;
@@ -159,7 +159,7 @@ fn copy_in<K: Kernel>(k: K, user: u32, bytes: u32) -> Result<(), Errno> {
     let mut done = 0;
     while done < bytes {
         let n = chunk(bytes - done);
-        K::User::copy_from_user(k, page, user.wrapping_add(done), n).map_err(|_| Errno::Efault)?;
+        copy_from_user(k, page, user.wrapping_add(done), n).map_err(|_| Errno::Efault)?;
         done += n;
     }
     Ok(())
@@ -172,7 +172,7 @@ fn copy_out<K: Kernel>(k: K, user: u32, bytes: u32) -> Result<(), Errno> {
     let mut done = 0;
     while done < bytes {
         let n = chunk(bytes - done);
-        K::User::copy_to_user(k, user.wrapping_add(done), page, n).map_err(|_| Errno::Efault)?;
+        copy_to_user(k, user.wrapping_add(done), page, n).map_err(|_| Errno::Efault)?;
         done += n;
     }
     Ok(())

@@ -391,7 +391,7 @@ pub fn copy_thread<K: Kernel>(k: K, child: Low<Task>, frame: Low<Frame>, stack: 
     }
     child.set_frame(k, to);
     let mm = child.mm(k);
-    if K::SPLIT {
+    if k.two_tables() {
         let pgd = mm.pgd(k).va().wrapping_sub(k.page_offset());
         child.thread_info(k).set_user_pgd(k, pgd);
     }

@@ -53,7 +53,7 @@ pub fn flush_tlb_mm_page<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) {
     match active(k, mm) {
         Active::No => {}
         Active::Own => {
-            if !K::SPLIT {
+            if !k.two_tables() {
                 k.flush(Flush::Page(addr));
             }
         }
@@ -67,7 +67,7 @@ pub fn flush_tlb_mm<K: Kernel>(k: K, mm: Low<Mm>) {
     match active(k, mm) {
         Active::No => {}
         Active::Own => {
-            if K::SMP || !K::SPLIT {
+            if k.smp() || !k.two_tables() {
                 k.flush(Flush::Local);
             }
         }

@@ -13,7 +13,7 @@ use crate::layout::Frame;
 use crate::mm::fault::do_page_fault;
 use crate::percpu::this_cpu;
 use crate::ptr::{Kmapped, Low};
-use crate::uaccess::UserAccess;
+use crate::uaccess::copy_from_user;
 use lowmem_abi::boot::{
     VECTOR_RESCHED, VECTOR_SYSENTER, VECTOR_SYSTEM_CALL, VECTOR_TICK, VECTOR_UNMAP,
 };
@@ -86,7 +86,7 @@ pub fn kernel_fault<K: Kernel>(k: K, addr: u32, error: u32) -> bool {
 /// A system call by sysenter: the sixth argument lies on the user's stack, where ebp points.
 fn sysenter<K: Kernel>(k: K, frame: Low<Frame>) {
     let word = Kmapped(this_cpu(k).va() + SIXTH_ARGUMENT);
-    match <K::User as UserAccess<K>>::copy_from_user(k, word, frame.ebp(k), 4) {
+    match copy_from_user(k, word, frame.ebp(k), 4) {
         Ok(()) => {
             frame.set_ebp(k, k.kread(word));
             crate::syscall::dispatch(k, frame);

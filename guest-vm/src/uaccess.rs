@@ -3,29 +3,24 @@
 
 use crate::kernel::{Efault, Kernel};
 use crate::ptr::Kmapped;
+use crate::{uaccess_direct, uaccess_split};
 
-/// How user memory is reached.
-pub trait UserAccess<K: Kernel> {
-    /// Copies to user memory of the current mm.
-    fn copy_to_user(k: K, user: u32, from: Kmapped, bytes: u32) -> Result<(), Efault>;
-    /// Copies from user memory of the current mm.
-    fn copy_from_user(k: K, to: Kmapped, user: u32, bytes: u32) -> Result<(), Efault>;
+/// Copies to user memory of the current mm.
+#[inline(always)]
+pub fn copy_to_user<K: Kernel>(k: K, user: u32, from: Kmapped, bytes: u32) -> Result<(), Efault> {
+    if k.two_tables() {
+        uaccess_split::copy_to_user(k, user, from, bytes)
+    } else {
+        uaccess_direct::copy_to_user(k, user, from, bytes)
+    }
 }
 
-/// User access chosen by type before the handle's type exists, see [`crate::rmap::Scheme`].
-pub trait Access: 'static {
-    /// Its copies.
-    type User<K: Kernel>: UserAccess<K>;
-    /// [`Kernel::SPLIT`].
-    const SPLIT: bool;
-}
-
-impl Access for crate::uaccess_direct::Direct {
-    type User<K: Kernel> = Self;
-    const SPLIT: bool = false;
-}
-
-impl Access for crate::uaccess_split::Split {
-    type User<K: Kernel> = Self;
-    const SPLIT: bool = true;
+/// Copies from user memory of the current mm.
+#[inline(always)]
+pub fn copy_from_user<K: Kernel>(k: K, to: Kmapped, user: u32, bytes: u32) -> Result<(), Efault> {
+    if k.two_tables() {
+        uaccess_split::copy_from_user(k, to, user, bytes)
+    } else {
+        uaccess_direct::copy_from_user(k, to, user, bytes)
+    }
 }

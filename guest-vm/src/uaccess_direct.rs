@@ -3,11 +3,6 @@
 use crate::kernel::{CopyDir, Efault, Kernel};
 use crate::pgtable::task_size;
 use crate::ptr::Kmapped;
-use crate::uaccess::UserAccess;
-
-/// See the module.
-#[derive(Debug, Clone, Copy)]
-pub enum Direct {}
 
 /// access_ok: the range ends at or below TASK_SIZE.
 #[inline(always)]
@@ -16,13 +11,14 @@ pub(crate) fn access_ok<K: Kernel>(k: K, user: u32, bytes: u32) -> bool {
     end >= user && end <= task_size(k)
 }
 
-impl<K: Kernel> UserAccess<K> for Direct {
-    fn copy_to_user(k: K, user: u32, from: Kmapped, bytes: u32) -> Result<(), Efault> {
-        copy(k, CopyDir::ToUser, user, from, bytes)
-    }
-    fn copy_from_user(k: K, to: Kmapped, user: u32, bytes: u32) -> Result<(), Efault> {
-        copy(k, CopyDir::FromUser, user, to, bytes)
-    }
+/// See [`crate::uaccess::copy_to_user`].
+pub fn copy_to_user<K: Kernel>(k: K, user: u32, from: Kmapped, bytes: u32) -> Result<(), Efault> {
+    copy(k, CopyDir::ToUser, user, from, bytes)
+}
+
+/// See [`crate::uaccess::copy_from_user`].
+pub fn copy_from_user<K: Kernel>(k: K, to: Kmapped, user: u32, bytes: u32) -> Result<(), Efault> {
+    copy(k, CopyDir::FromUser, user, to, bytes)
 }
 
 fn copy<K: Kernel>(

@@ -15,21 +15,17 @@ use crate::mm::current_mm;
 use crate::mm::fault::{Access, follow_page, get_user_page};
 use crate::page::{get_page, put_page};
 use crate::ptr::{Kmapped, Low};
-use crate::uaccess::UserAccess;
 use crate::uaccess_direct::access_ok;
 use lowmem_abi::layout::PAGE_SIZE;
 
-/// User memory by software walk.
-#[derive(Debug, Clone, Copy)]
-pub enum Split {}
+/// See [`crate::uaccess::copy_to_user`].
+pub fn copy_to_user<K: Kernel>(k: K, user: u32, from: Kmapped, bytes: u32) -> Result<(), Efault> {
+    rw_vm(k, CopyDir::ToUser, user, from, bytes)
+}
 
-impl<K: Kernel> UserAccess<K> for Split {
-    fn copy_to_user(k: K, user: u32, from: Kmapped, bytes: u32) -> Result<(), Efault> {
-        rw_vm(k, CopyDir::ToUser, user, from, bytes)
-    }
-    fn copy_from_user(k: K, to: Kmapped, user: u32, bytes: u32) -> Result<(), Efault> {
-        rw_vm(k, CopyDir::FromUser, user, to, bytes)
-    }
+/// See [`crate::uaccess::copy_from_user`].
+pub fn copy_from_user<K: Kernel>(k: K, to: Kmapped, user: u32, bytes: u32) -> Result<(), Efault> {
+    rw_vm(k, CopyDir::FromUser, user, to, bytes)
 }
 
 /// Copies `bytes` between the current mm's memory at `user` and low kernel memory at `kernel`.

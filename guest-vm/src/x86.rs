@@ -7,38 +7,38 @@
 //! Leaves out: everything that is not the guest image (`cfg(target_os = "none")`).
 //! Invariant: no x87, MMX or SSE instruction; the target forbids them.
 
+use crate::axes::Axes;
 use crate::kernel::{CopyDir, Flush, Half, Kernel};
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::Scheme;
-use crate::uaccess::Access;
 use core::arch::asm;
 use core::marker::PhantomData;
-use lowmem_abi::layout::{PAGE_OFFSET_3G1G, PAGE_OFFSET_4G4G, REPORT};
+use lowmem_abi::layout::REPORT;
 use lowmem_abi::port::{self, Report, ReportKind, TRANSFER_OFFSET, Transfer};
 use lowmem_abi::probe::{END, MAGIC, Probe};
 
-/// The handle of an image with reverse map `S` and user access `U`.
+/// The handle of an image with reverse map `S`; its other axes are [`Axes::of_image`].
 #[derive(Debug)]
-pub struct Bare<S, U>(PhantomData<fn() -> (S, U)>);
+pub struct Bare<S>(PhantomData<fn() -> S>);
 
-impl<S, U> Bare<S, U> {
+impl<S> Bare<S> {
     /// The handle.
     pub const fn new() -> Self {
         Self(PhantomData)
     }
 }
-impl<S, U> Default for Bare<S, U> {
+impl<S> Default for Bare<S> {
     fn default() -> Self {
         Self::new()
     }
 }
-impl<S, U> Clone for Bare<S, U> {
+impl<S> Clone for Bare<S> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<S, U> Copy for Bare<S, U> {}
+impl<S> Copy for Bare<S> {}
 
 unsafe extern "C" {
     /// Copies between user and kernel memory (entry assembly); not 0: a bad address.
@@ -68,19 +68,13 @@ macro_rules! by_probe {
     };
 }
 
-impl<S: Scheme, U: Access> Kernel for Bare<S, U> {
+impl<S: Scheme> Kernel for Bare<S> {
     type Rmap = S::Map<Self>;
-    type User = U::User<Self>;
-    const SPLIT: bool = U::SPLIT;
-    const SMP: bool = true;
 
     #[inline(always)]
-    fn page_offset(self) -> u32 {
-        if U::SPLIT {
-            PAGE_OFFSET_4G4G
-        } else {
-            PAGE_OFFSET_3G1G
-        }
+    fn axes(self) -> Axes {
+        const AXES: Axes = Axes::of_image();
+        AXES
     }
     #[inline(always)]
     fn low(self, va: u32) -> *mut u8 {

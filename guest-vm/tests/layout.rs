@@ -18,22 +18,37 @@ use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::slab::{ArrayCache, Cache, Slab};
 use guest_vm::sync::{RwSem, SpinLock};
-use guest_vm::uaccess_direct::Direct;
-use guest_vm::uaccess_split::Split;
-use harness::{Harness, Native};
+use harness::{Direct, Harness, Native, Split};
 use lowmem_abi::boot::{BootInfo, Symbols};
 use std::mem::offset_of;
 
 type Anon = Native<AnonVmaMap, Direct>;
 type Chain = Native<PteChains, Direct>;
 
-fn fields<T: Layout, K: Kernel>() -> Vec<(&'static str, u32, u32)> {
+/// A handle whose axes are asked and nothing else.
+trait Shape: Kernel {
+    fn shape() -> Self;
+}
+impl Shape for Anon {
+    fn shape() -> Self {
+        Harness::new(64).k
+    }
+}
+impl Shape for Chain {
+    fn shape() -> Self {
+        Harness::new(64).k
+    }
+}
+
+fn fields<T: Layout, K: Shape>() -> Vec<(&'static str, u32, u32)> {
     let mut all = Vec::new();
-    T::fields::<K>(&mut |name, at, bytes| all.push((name, at, bytes)));
+    T::fields(K::shape(), &mut |name, at, bytes| {
+        all.push((name, at, bytes))
+    });
     all
 }
 
-fn offset<T: Layout, K: Kernel>(field: &str) -> u32 {
+fn offset<T: Layout, K: Shape>(field: &str) -> u32 {
     let all = fields::<T, K>();
     all.iter()
         .find(|f| f.0 == field)
@@ -42,7 +57,7 @@ fn offset<T: Layout, K: Kernel>(field: &str) -> u32 {
 }
 
 /// Ascending, apart from each other, inside.
-fn sound<T: Layout, K: Kernel>(name: &str) {
+fn sound<T: Layout, K: Shape>(name: &str) {
     let mut end = 0;
     for (field, at, bytes) in fields::<T, K>() {
         assert!(
@@ -52,9 +67,9 @@ fn sound<T: Layout, K: Kernel>(name: &str) {
         end = at + bytes;
     }
     assert!(
-        end <= T::size::<K>(),
+        end <= T::size(K::shape()),
         "{name} ends at {end}, its size is {}",
-        T::size::<K>()
+        T::size(K::shape())
     );
 }
 
@@ -69,8 +84,8 @@ fn fields_do_not_overlap() {
 
 #[test]
 fn sizes_are_historic() {
-    fn size<T: Layout, K: Kernel>() -> u32 {
-        T::size::<K>()
+    fn size<T: Layout, K: Shape>() -> u32 {
+        T::size(K::shape())
     }
     assert_eq!(size::<Page, Anon>(), 32);
     // 2.6.7 with prio_tree and anon_vma; without anon_vma's 12 bytes.
@@ -142,11 +157,11 @@ fn offsets_are_historic() {
 #[test]
 fn the_guest_reads_boot_information_where_the_abi_puts_it() {
     assert_eq!(
-        <Info as Layout>::size::<Anon>() as usize,
+        <Info as Layout>::size(Anon::shape()) as usize,
         size_of::<BootInfo>()
     );
     assert_eq!(
-        <InfoSymbols as Layout>::size::<Anon>() as usize,
+        <InfoSymbols as Layout>::size(Anon::shape()) as usize,
         size_of::<Symbols>()
     );
     macro_rules! same { ($T:ty, $A:ty: $($f:ident),*) => { $(
@@ -172,7 +187,7 @@ fn fixmap_slots() {
         ] {
             assert!(kmap::slot_va(k, ty) >= 0xffe0_0000);
         }
-        if K::SPLIT {
+        if k.two_tables() {
             assert_eq!(base % 8192, 0);
         }
     }

@@ -4,6 +4,7 @@ mod harness;
 mod space_model;
 mod world;
 
+use guest_vm::kernel::Kernel;
 use guest_vm::layout::{Page, Vma, vm};
 use guest_vm::mm::vma::find_vma;
 use guest_vm::mm::{self, shm};
@@ -14,9 +15,7 @@ use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::slab::{self, CacheId};
 use guest_vm::task;
-use guest_vm::uaccess::Access;
-use guest_vm::uaccess_direct::Direct;
-use guest_vm::uaccess_split::Split;
+use harness::{Access, Direct, Split};
 use lowmem_abi::boot::{VECTOR_RESCHED, VECTOR_TICK};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
@@ -428,7 +427,7 @@ fn births_and_deaths<S: Scheme, A: Access>() {
     w.switch_to(child);
     let dying = w.mm().pgd(k);
     w.exit(1);
-    if !<harness::Native<S, A> as guest_vm::kernel::Kernel>::SPLIT {
+    if !w.h.k.axes().two_tables() {
         let loaded = k_cr3(&w);
         assert_eq!(loaded, w.mm().pgd(k).va() - page_offset(&w));
         assert_ne!(loaded, dying.va() - page_offset(&w));

@@ -4,9 +4,8 @@
 
 use crate::error::MachineError;
 use crate::machine::{Machine, guarded};
-use crate::native::Row;
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// Checks everything; `operation` is for the message.
     pub fn check(&self, operation: u64) -> Result<(), MachineError> {
         let k = self.k;
@@ -21,7 +20,7 @@ impl<I: Row> Machine<I> {
     }
 }
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// The running task's vmas in words, one a line.
     pub fn maps(&self) -> String {
         let k = self.k;

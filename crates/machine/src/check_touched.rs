@@ -10,10 +10,10 @@
 
 use crate::error::MachineError;
 use crate::machine::{Machine, guarded};
-use crate::native::Row;
 use crate::replayer::Touch;
 use crate::walk;
 use guest_vm::check::owner;
+use guest_vm::kernel::Kernel;
 use guest_vm::layout::{Mm, Page, Vma, pg, vm};
 use guest_vm::mm::vma::find_vma_prev;
 use guest_vm::page_alloc::{pfn_to_page, pfn_valid, virt_to_page};
@@ -25,7 +25,7 @@ use guest_vm::{lru, page, task};
 use lowmem_abi::owner::Owner;
 use lowmem_report::config::Rmap;
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// Checks the pages that operations up to `operation` have touched.
     pub fn check_touched(&self, operation: u64, touched: &[Touch]) -> Result<(), MachineError> {
         for touch in touched {
@@ -95,7 +95,7 @@ impl<I: Row> Machine<I> {
         if !matches!(owner(k, page), Some(Owner::User | Owner::PageCache)) {
             return Err(format!("owned by {:?}", owner(k, page)));
         }
-        let mapcount = <I::Rmap<crate::native::Native<I>>>::mapcount(k, page);
+        let mapcount = <crate::native::Native as Kernel>::Rmap::mapcount(k, page);
         if mapcount == 0 {
             return Err("mapcount 0 of a mapped page".to_owned());
         }

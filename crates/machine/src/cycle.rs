@@ -16,7 +16,6 @@ use crate::drive_native::Stop;
 use crate::error::MachineError;
 use crate::machine::{Machine, Memory};
 use crate::mailbox;
-use crate::native::Row;
 use crate::replayer::{Entry, Next, ReplayError, Replayer, Step};
 use crate::walk;
 use emu_cpu::{
@@ -24,6 +23,7 @@ use emu_cpu::{
     TableRegister, UserOp, Via, regs,
 };
 use emu_mmu::{Mmu, PhysMem};
+use guest_vm::kernel::Kernel;
 use guest_vm::layout::Frame;
 use guest_vm::ptr::Low;
 use lowmem_abi::boot::{VECTOR_RESCHED, VECTOR_TICK};
@@ -78,7 +78,7 @@ pub struct CycleOptions {
     pub slice: u64,
 }
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// Hands the memory to a CPU that stands where the running task stands.
     pub fn enter_cycle(&mut self, options: &CycleOptions) -> Result<CycleState, MachineError> {
         let placeholder = Memory::Moving;
@@ -196,7 +196,11 @@ impl<I: Row> Machine<I> {
                 self.user_root()
             )));
         }
-        self.host.cr3 = if I::SPLIT { self.start.cr3 } else { root };
+        self.host.cr3 = if self.k.axes().two_tables() {
+            self.start.cr3
+        } else {
+            root
+        };
         self.host.reload_slots(self.start.cr3);
         let k = self.k;
         let frame = guest_vm::task::current(k).frame(k);
@@ -285,13 +289,7 @@ impl<I: Row> Machine<I> {
     }
 }
 
-fn write_frame<I: Row>(
-    k: crate::native::Native<I>,
-    f: Low<Frame>,
-    regs: &[u32; 8],
-    eip: u32,
-    eflags: u32,
-) {
+fn write_frame(k: crate::native::Native, f: Low<Frame>, regs: &[u32; 8], eip: u32, eflags: u32) {
     f.set_eax(k, regs[0]);
     f.set_ecx(k, regs[1]);
     f.set_edx(k, regs[2]);

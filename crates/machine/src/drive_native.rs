@@ -9,7 +9,6 @@
 
 use crate::call::CallRegs;
 use crate::machine::{Ended, Machine, guarded};
-use crate::native::Row;
 use crate::replayer::{Entry, Next, Pause, ReplayError, Replayer, Step};
 use crate::walk::{self, Access};
 use emu_mmu::{PhysAddr, PhysMem};
@@ -41,7 +40,7 @@ impl From<ReplayError> for Stop {
     }
 }
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// Runs natively to the next pause.
     pub fn run_native(&mut self, replayer: &mut Replayer) -> Stop {
         loop {

@@ -13,6 +13,9 @@ pub enum MachineError {
     /// A configuration out of range.
     #[error(transparent)]
     Config(#[from] lowmem_report::ConfigError),
+    /// A combination of values that cannot be.
+    #[error("{0}")]
+    Refused(String),
     /// The CPU preset.
     #[error("cpu preset: {0}")]
     Preset(String),

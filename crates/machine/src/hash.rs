@@ -11,10 +11,10 @@
 
 use crate::device::{SHMEM_FILES, synthetic_words};
 use crate::machine::Machine;
-use crate::native::Row;
 use crate::replayer::STUB_STACK_BYTES;
 use crate::walk;
 use emu_mmu::{Pfn, PhysAddr};
+use guest_vm::kernel::Kernel;
 use guest_vm::layout::{Mapping, Mm, pg};
 use guest_vm::page_alloc::{pfn_to_page, pfn_valid};
 use guest_vm::pgtable::Pte;
@@ -34,7 +34,7 @@ fn word_hash(owner: u64, place: u64, word: u32) -> u128 {
 /// Where an owner number of a shared object begins: task ids stay far below.
 const OBJECTS: u64 = 1 << 40;
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// The words of one address space, as owned by `owner`.
     pub fn hash_space(&self, owner: u32, mm: Low<Mm>, stack_top: u32) -> u128 {
         let mut sum = 0u128;
@@ -67,7 +67,7 @@ impl<I: Row> Machine<I> {
         let mem = self.mem();
         let k = self.k;
         let root = mm.pgd(k).va().wrapping_sub(rows_offset(self));
-        let end = if I::SPLIT {
+        let end = if k.two_tables() {
             USER_END
         } else {
             u64::from(rows_offset(self))
@@ -169,6 +169,6 @@ impl<I: Row> Machine<I> {
     }
 }
 
-fn rows_offset<I: Row>(machine: &Machine<I>) -> u32 {
+fn rows_offset(machine: &Machine) -> u32 {
     machine.host.page_offset()
 }

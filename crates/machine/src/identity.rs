@@ -14,7 +14,6 @@
 
 use crate::error::MachineError;
 use crate::machine::{Machine, Memory};
-use crate::native::Row;
 use crate::replay::{ReplayOptions, replay_keeping};
 use emu_mmu::{Pfn, PhysAddr, PhysMem};
 use guest_vm::arch::THREAD_SIZE;
@@ -194,7 +193,7 @@ fn compared<'a>(
     })
 }
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// What is not compared now, ascending.
     fn exempt(&self) -> Vec<Range<u64>> {
         let k = self.k;

@@ -44,6 +44,18 @@ pub enum ImageError {
     },
 }
 
+/// The committed archives, by reverse map.
+const COMMITTED: &[(&str, &[u8])] = &[
+    (
+        "anon_vma",
+        include_bytes!("../../../guest-vm/images/anon_vma.zst"),
+    ),
+    (
+        "pte_chain",
+        include_bytes!("../../../guest-vm/images/pte_chain.zst"),
+    ),
+];
+
 /// A loadable kernel.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -75,9 +87,16 @@ impl Image {
                 std::fs::read(&path).map_err(|e| missing(format!("{}: {e}", path.display())))?;
             return Image::parse(name, &bytes, page_offset);
         }
-        const COMMITTED: &[u8] = include_bytes!("../../../guest-vm/images/images.zst");
-        let committed = || "the built-in archive".to_owned();
-        let archive = zstd::decode_all(COMMITTED).map_err(|_| missing(committed()))?;
+        let committed = || {
+            format!(
+                "the built-in archives (build it with `cargo xtask guest {name}` and set \
+                 LOWMEM_GUEST_IMAGES=target/guest)"
+            )
+        };
+        let rmap = name.split('-').next().unwrap_or(name);
+        let found = COMMITTED.iter().find(|(of, _)| *of == rmap);
+        let (_, archive) = found.ok_or_else(|| missing(committed()))?;
+        let archive = zstd::decode_all(*archive).map_err(|_| missing(committed()))?;
         let images = archive::unpack(&archive).map_err(|_| missing(committed()))?;
         let found = images.iter().find(|(n, _)| n == name);
         let (_, bytes) = found.ok_or_else(|| missing(committed()))?;

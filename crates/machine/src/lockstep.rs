@@ -11,11 +11,8 @@ use crate::cycle::CycleState;
 use crate::drive_native::Stop;
 use crate::error::MachineError;
 use crate::machine::Machine;
-use crate::native::Row;
 use crate::replay::{ReplayOptions, boot, cycle_options, preset};
 use crate::replayer::{Pause, Replayer};
-use crate::rows::row_of;
-use crate::with_row;
 use emu_cpu::Engine;
 use emu_mmu::{Pfn, PhysAddr};
 use lowmem_cost::{Event, Side};
@@ -43,22 +40,9 @@ pub fn compare_engines(
     options: &ReplayOptions,
     pauses: u64,
 ) -> Result<Lockstep, MachineError> {
-    let row = row_of(config).map_err(|reason| MachineError::Guest {
-        operation: 0,
-        reason,
-    })?;
-    with_row!(row, I => compare_row::<I>(trace, config, options, pauses))
-}
-
-fn compare_row<I: Row>(
-    trace: &Trace,
-    config: &Config,
-    options: &ReplayOptions,
-    pauses: u64,
-) -> Result<Lockstep, MachineError> {
     let every = trace.len() / (pauses + 1) + 1;
-    let mut fast = One::<I>::new(trace, config, options, Engine::Fast)?;
-    let mut reference = One::<I>::new(trace, config, options, Engine::Reference)?;
+    let mut fast = One::new(trace, config, options, Engine::Fast)?;
+    let mut reference = One::new(trace, config, options, Engine::Reference)?;
     fast.replayer.pause_every = every;
     reference.replayer.pause_every = every;
     let mut found = Lockstep::default();
@@ -77,13 +61,13 @@ fn compare_row<I: Row>(
 }
 
 /// One of the two.
-struct One<I: Row> {
-    machine: Machine<I>,
+struct One {
+    machine: Machine,
     state: CycleState,
     replayer: Replayer,
 }
 
-impl<I: Row> One<I> {
+impl One {
     fn new(
         trace: &Trace,
         config: &Config,
@@ -91,7 +75,7 @@ impl<I: Row> One<I> {
         engine: Engine,
     ) -> Result<Self, MachineError> {
         let preset = preset(config)?;
-        let mut machine = boot::<I>(config, &preset)?;
+        let mut machine = boot(config, &preset)?;
         let mut cycle = cycle_options(&preset, config, engine);
         if engine == Engine::Reference {
             cycle.slice = REFERENCE_SLICE;

@@ -5,7 +5,7 @@
 //! `per_cpu`. Invariant: owners sum to low memory less the buddy allocator's free pages.
 
 use crate::machine::Machine;
-use crate::native::{Native, Row};
+use crate::native::Native;
 
 use guest_vm::page_alloc::pfn_to_page;
 use guest_vm::page_alloc::zone::{ZoneKind, zone};
@@ -47,12 +47,12 @@ fn row(owner: PageOwner) -> Option<Owner> {
 
 /// See [`Machine::low_pages_used`].
 #[inline]
-pub(crate) fn low_pages_used<I: Row>(k: Native<I>, low_pages: u32) -> u32 {
+pub(crate) fn low_pages_used(k: Native, low_pages: u32) -> u32 {
     let free = zone(k, ZoneKind::Dma).free_pages(k) + zone(k, ZoneKind::Normal).free_pages(k);
     low_pages - free
 }
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// Pages of low memory that are not on the buddy allocator's free lists.
     #[inline]
     pub fn low_pages_used(&self) -> u32 {

@@ -9,7 +9,7 @@ use crate::error::{MachineError, describe};
 use crate::identity::{DeadTasks, clear_dead};
 use crate::image::Image;
 use crate::mailbox;
-use crate::native::{GuestFatal, Host, Native, Row};
+use crate::native::{GuestFatal, Host, Native};
 use crate::rows;
 use emu_mmu::PhysMem;
 use guest_vm::kernel::Kernel;
@@ -26,12 +26,12 @@ use std::sync::Arc;
 /// Slots of the swap device: 2 GB, as large as 2.4's devices could be.
 const SWAP_SLOTS: u32 = 1 << 19;
 
-/// A machine of image row `I`.
-pub struct Machine<I: Row> {
+/// A machine.
+pub struct Machine {
     pub(crate) config: Config,
     pub(crate) image: Arc<Image>,
     pub(crate) host: Box<Host>,
-    pub(crate) k: Native<I>,
+    pub(crate) k: Native,
     pub(crate) memory: Memory,
     /// Frame of the running task, native mode.
     pub(crate) frame: Low<Frame>,
@@ -52,7 +52,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Looks at free memory, and after a task that has exited.
-    pub(crate) fn look<I: Row>(&mut self, k: Native<I>, low_pages: u32) {
+    pub(crate) fn look(&mut self, k: Native, low_pages: u32) {
         self.low_peak_pages = self
             .low_peak_pages
             .max(crate::lowmem::low_pages_used(k, low_pages));
@@ -73,10 +73,10 @@ pub(crate) enum Memory {
     Moving,
 }
 
-impl<I: Row> std::fmt::Debug for Machine<I> {
+impl std::fmt::Debug for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Machine")
-            .field("row", &I::NAME)
+            .field("image", &self.image.name)
             .field("ram_bytes", &self.config.ram_bytes)
             .finish_non_exhaustive()
     }
@@ -137,18 +137,19 @@ pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, Ended> {
     })
 }
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// Makes a machine and boots its kernel natively.
     pub fn boot(config: &Config, image: Arc<Image>, cpu: CpuFacts) -> Result<Self, MachineError> {
         config.check()?;
+        let axes = rows::axes_of(config).map_err(MachineError::Refused)?;
         let mut mem = Box::new(PhysMem::new(
             config.ram_bytes,
-            rows::low_bytes::<I>(config.ram_bytes),
+            rows::low_bytes(axes, config.ram_bytes),
         )?);
         image.load(&mut mem);
         mailbox::write_boot_info(&mut mem, &boot_info(config, &image, cpu));
-        let mut host = Box::new(Host::new(&raw mut *mem, rows::page_offset::<I>()));
-        let k = Native::<I>::new(&raw mut *host);
+        let mut host = Box::new(Host::new(&raw mut *mem, axes));
+        let k = Native::new(&raw mut *host);
         guarded(|| guest_vm::boot::boot(k)).map_err(|e| {
             let reason = e.to_string();
             if is_out_of_memory(&e.report) {
@@ -199,7 +200,7 @@ impl<I: Row> Machine<I> {
     }
 
     /// The handle, for reading guest structures at a boundary.
-    pub fn handle(&self) -> Native<I> {
+    pub fn handle(&self) -> Native {
         self.k
     }
 

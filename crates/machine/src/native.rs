@@ -11,26 +11,13 @@
 use crate::device::Devices;
 use crate::walk;
 use emu_mmu::{Pfn, PhysAddr, PhysMem};
+use guest_vm::axes::Axes;
 use guest_vm::kernel::{CopyDir, Flush, Half, Kernel};
 use guest_vm::ptr::{Kmapped, Low};
-use guest_vm::rmap::ReverseMap;
-use guest_vm::uaccess::UserAccess;
+use guest_vm::rmap::any::Any;
 use lowmem_abi::port::{ReportKind, Transfer};
 use lowmem_abi::probe::Probe;
 use std::backtrace::Backtrace;
-use std::marker::PhantomData;
-
-/// What differs between images: the row of the image table, as types.
-pub trait Row: Copy + std::fmt::Debug + Send + 'static {
-    /// Reverse map.
-    type Rmap<K: Kernel>: ReverseMap<K>;
-    /// User access.
-    type User<K: Kernel>: UserAccess<K>;
-    /// 4G/4G.
-    const SPLIT: bool;
-    /// Name of the image.
-    const NAME: &'static str;
-}
 
 /// First page of the windows (pkmap, fixmap) whose slots a handle follows; direct maps end below.
 const WINDOW_START: u32 = 0xf700_0000;
@@ -42,6 +29,7 @@ pub struct Host {
     mem: *mut PhysMem,
     low_base: *mut u8,
     low_bytes: u32,
+    axes: Axes,
     page_offset: u32,
     slots: Box<[u32]>,
     /// Physical address of the page directory pointers in use.
@@ -94,14 +82,15 @@ pub struct GuestFatal {
 
 impl Host {
     /// A host context over `mem`, which must outlive it at this address.
-    pub(crate) fn new(mem: *mut PhysMem, page_offset: u32) -> Host {
+    pub(crate) fn new(mem: *mut PhysMem, axes: Axes) -> Host {
         // SAFETY: the caller gives a valid pointer; the reference ends here.
         let (low_base, low_bytes) = unsafe { ((*mem).low_base(), (*mem).low_bytes() as u32) };
         Host {
             mem,
             low_base,
             low_bytes,
-            page_offset,
+            axes,
+            page_offset: axes.page_offset(),
             slots: vec![NO_FRAME; ((u32::MAX - WINDOW_START) >> 12) as usize + 1].into(),
             cr3: 0,
             cr2: 0,
@@ -121,6 +110,7 @@ impl Host {
             mem: std::ptr::null_mut(),
             low_base: std::ptr::null_mut(),
             low_bytes: self.low_bytes,
+            axes: self.axes,
             page_offset: self.page_offset,
             slots: self.slots.clone(),
             cr3: self.cr3,
@@ -140,6 +130,11 @@ impl Host {
         self.mem = mem;
         // SAFETY: the caller gives a valid pointer; the reference ends here.
         self.low_base = unsafe { (*mem).low_base() };
+    }
+
+    /// What the guest kernel is compiled for.
+    pub fn axes(&self) -> Axes {
+        self.axes
     }
 
     /// First address of the direct map.
@@ -200,31 +195,22 @@ enum Place {
     High(PhysAddr),
 }
 
-/// The handle of image row `I`.
-pub struct Native<I> {
+/// The handle.
+#[derive(Clone, Copy)]
+pub struct Native {
     host: *mut Host,
-    row: PhantomData<I>,
 }
 
-impl<I> Clone for Native<I> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<I> Copy for Native<I> {}
-impl<I: Row> std::fmt::Debug for Native<I> {
+impl std::fmt::Debug for Native {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Native<{}>", I::NAME)
+        f.write_str("Native")
     }
 }
 
-impl<I: Row> Native<I> {
+impl Native {
     /// The handle over `host`, which must stay where it is while the handle is used.
     pub(crate) fn new(host: *mut Host) -> Self {
-        Native {
-            host,
-            row: PhantomData,
-        }
+        Native { host }
     }
 
     #[inline(always)]
@@ -282,12 +268,13 @@ fn bit_word(p: Low<u32>, bit: u32) -> (Low<u32>, u32) {
     (p.field((bit >> 5) * 4), 1 << (bit & 31))
 }
 
-impl<I: Row> Kernel for Native<I> {
-    type Rmap = I::Rmap<Self>;
-    type User = I::User<Self>;
-    const SPLIT: bool = I::SPLIT;
-    const SMP: bool = true;
+impl Kernel for Native {
+    type Rmap = Any;
 
+    #[inline(always)]
+    fn axes(self) -> Axes {
+        self.host().axes
+    }
     #[inline(always)]
     fn page_offset(self) -> u32 {
         self.host().page_offset
@@ -508,7 +495,7 @@ impl<I: Row> Kernel for Native<I> {
     }
 }
 
-impl<I: Row> Native<I> {
+impl Native {
     /// Guest memory, for code that belongs to the handle.
     pub(crate) fn memory(&self) -> &mut PhysMem {
         self.mem()

@@ -7,12 +7,9 @@ use crate::cycle::{CycleOptions, CycleState, SLICE};
 use crate::drive_native::Stop;
 use crate::error::{MachineError, describe};
 use crate::identity::{DeadTasks, KeptMemory};
-use crate::image::Image;
+use crate::image::{Image, ImageError};
 use crate::machine::{CpuFacts, Machine, is_out_of_memory};
-use crate::native::Row;
 use crate::replayer::{Pause, PauseAfter, ReplayError, Replayer};
-use crate::rows::row_of;
-use crate::with_row;
 use emu_cpu::{Engine, Via};
 use lowmem_abi::probe::Probe;
 use lowmem_cost::{Account, Preset};
@@ -88,26 +85,20 @@ pub fn replay(
     progress: &dyn Progress,
 ) -> Result<Measurement, MachineError> {
     config.check()?;
-    let row = match row_of(config) {
-        Ok(row) => row,
-        Err(reason) => return Ok(Measurement::refused(config.clone(), options.mode, reason)),
-    };
-    with_row!(row, I => replay_row::<I>(trace, config, options, progress))
-}
-
-fn replay_row<I: Row>(
-    trace: &Trace,
-    config: &Config,
-    options: &ReplayOptions,
-    progress: &dyn Progress,
-) -> Result<Measurement, MachineError> {
     let began = Instant::now();
-    let mut run = match Run::<I>::new(trace, config, options, progress) {
+    let mut run = match Run::new(trace, config, options, progress) {
         Ok(run) => run,
         Err(MachineError::BootMemory { reason }) => {
             let mut m = Measurement::refused(config.clone(), options.mode, reason);
             m.outcome = Outcome::Enomem;
             return Ok(m);
+        }
+        Err(MachineError::Refused(reason)) => {
+            return Ok(Measurement::refused(config.clone(), options.mode, reason));
+        }
+        Err(MachineError::Image(e @ ImageError::Missing { .. })) => {
+            let reason = e.to_string();
+            return Ok(Measurement::refused(config.clone(), options.mode, reason));
         }
         Err(e) => return Err(e),
     };
@@ -123,21 +114,8 @@ pub fn replay_keeping(
     options: &ReplayOptions,
     progress: &dyn Progress,
 ) -> Result<(Measurement, KeptMemory), MachineError> {
-    let row = row_of(config).map_err(|reason| MachineError::Guest {
-        operation: 0,
-        reason,
-    })?;
-    with_row!(row, I => keep_row::<I>(trace, config, options, progress))
-}
-
-fn keep_row<I: Row>(
-    trace: &Trace,
-    config: &Config,
-    options: &ReplayOptions,
-    progress: &dyn Progress,
-) -> Result<(Measurement, KeptMemory), MachineError> {
     let began = Instant::now();
-    let mut run = Run::<I>::new(trace, config, options, progress)?;
+    let mut run = Run::new(trace, config, options, progress)?;
     run.machine.seen.dead_tasks = DeadTasks::Cleared;
     let ending = run.go()?;
     if let Some(reason) = ending.reason {
@@ -168,16 +146,17 @@ pub fn cycle_options(preset: &Preset, config: &Config, engine: Engine) -> CycleO
 }
 
 /// A machine of that configuration, booted, in native mode.
-pub(crate) fn boot<I: Row>(config: &Config, preset: &Preset) -> Result<Machine<I>, MachineError> {
-    let image = Arc::new(Image::for_row(I::NAME, crate::rows::page_offset::<I>())?);
+pub(crate) fn boot(config: &Config, preset: &Preset) -> Result<Machine, MachineError> {
+    let axes = crate::rows::axes_of(config).map_err(MachineError::Refused)?;
+    let image = Image::for_row(&crate::rows::image_name(config), axes.page_offset())?;
     let facts = CpuFacts {
         nx: preset.geometry().nx,
     };
-    Machine::boot(config, image, facts)
+    Machine::boot(config, Arc::new(image), facts)
 }
 
-struct Run<'a, I: Row> {
-    machine: Machine<I>,
+struct Run<'a> {
+    machine: Machine,
     replayer: Replayer,
     cycle: Option<CycleState>,
     hash: u128,
@@ -197,7 +176,7 @@ struct Ending {
     reason: Option<String>,
 }
 
-impl<'a, I: Row> Run<'a, I> {
+impl<'a> Run<'a> {
     fn new(
         trace: &Trace,
         config: &Config,
@@ -205,7 +184,7 @@ impl<'a, I: Row> Run<'a, I> {
         progress: &'a dyn Progress,
     ) -> Result<Self, MachineError> {
         let preset = preset(config)?;
-        let mut machine = boot::<I>(config, &preset)?;
+        let mut machine = boot(config, &preset)?;
         let cycle = match options.mode {
             Mode::Native => None,
             Mode::Cycle => {
@@ -367,7 +346,7 @@ impl<'a, I: Row> Run<'a, I> {
         mut self,
         ending: Ending,
         began: Instant,
-    ) -> Result<(Machine<I>, Measurement), MachineError> {
+    ) -> Result<(Machine, Measurement), MachineError> {
         self.host_peak = self.host_peak.max(self.machine.mem().resident_bytes());
         if self.lowmem == LowmemUse::default() {
             self.lowmem = self.machine.lowmem();

@@ -10,26 +10,21 @@
 use crate::cycle::{CycleOptions, CycleState};
 use crate::drive_native::Stop;
 use crate::error::{MachineError, describe};
-use crate::image::Image;
-use crate::machine::{CpuFacts, Machine, Memory};
-use crate::native::Row;
-use crate::replay::{cycle_options, preset};
+use crate::machine::{Machine, Memory};
+use crate::replay::{boot, cycle_options, preset};
 use crate::replayer::{Pause, PauseAfter, ReplayError, Replayer};
-use crate::rows::{page_offset, row_of};
-use crate::with_row;
 use emu_cpu::{Engine, EngineState};
 use emu_mmu::{Privilege, VirtAddr};
 use lowmem_cost::Account;
 use lowmem_report::{Config, UnmapSample};
 use lowmem_trace::retouch::mix;
 use lowmem_trace::{Assumptions, Trace};
-use std::sync::Arc;
 
 /// Fewest and most pages that a perturbation reads.
 const PERTURB_PAGES: std::ops::Range<u64> = 1..64;
 
 /// A machine that stands before the piece to be measured.
-pub struct Bench(Box<dyn Prepared>);
+pub struct Bench(Standing);
 
 impl std::fmt::Debug for Bench {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,13 +32,8 @@ impl std::fmt::Debug for Bench {
     }
 }
 
-trait Prepared {
-    fn sample(&self, seed: u64) -> Result<Account, MachineError>;
-    fn sample_unmap(&self, seed: u64, va: u32) -> Result<UnmapSample, MachineError>;
-}
-
-struct Standing<I: Row> {
-    machine: Machine<I>,
+struct Standing {
+    machine: Machine,
     replayer: Replayer,
     state: CycleState,
 }
@@ -57,12 +47,7 @@ impl Bench {
         before: u64,
     ) -> Result<Bench, MachineError> {
         config.check()?;
-        let row = row_of(config).map_err(|reason| MachineError::Guest {
-            operation: 0,
-            reason,
-        })?;
-        with_row!(row, I => Standing::<I>::prepare(trace, config, engine, before)
-            .map(|s| Bench(Box::new(s))))
+        Standing::prepare(trace, config, engine, before).map(Bench)
     }
 
     /// Events of the operations behind those prepared, in the state that `seed` gives.
@@ -76,7 +61,7 @@ impl Bench {
     }
 }
 
-impl<I: Row> Standing<I> {
+impl Standing {
     fn prepare(
         trace: &Trace,
         config: &Config,
@@ -84,11 +69,7 @@ impl<I: Row> Standing<I> {
         before: u64,
     ) -> Result<Self, MachineError> {
         let preset = preset(config)?;
-        let image = Arc::new(Image::for_row(I::NAME, page_offset::<I>())?);
-        let facts = CpuFacts {
-            nx: preset.geometry().nx,
-        };
-        let mut machine = Machine::<I>::boot(config, image, facts)?;
+        let mut machine = boot(config, &preset)?;
         let options: CycleOptions = cycle_options(&preset, config, engine);
         let state = machine.enter_cycle(&options)?;
         let mut standing = Self {
@@ -164,7 +145,7 @@ impl<I: Row> Standing<I> {
     }
 }
 
-impl<I: Row> Prepared for Standing<I> {
+impl Standing {
     fn sample(&self, seed: u64) -> Result<Account, MachineError> {
         let mut clone = self.perturbed(seed)?;
         let cpu = clone.machine.cpu().expect("a bench stands in cycle mode");

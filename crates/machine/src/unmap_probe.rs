@@ -12,7 +12,6 @@ use crate::cycle::CycleState;
 use crate::error::{MachineError, describe};
 use crate::machine::{Machine, Memory};
 use crate::mailbox;
-use crate::native::Row;
 use crate::replayer::Replayer;
 use emu_cpu::{Cpu, Exit, Source, UserOp};
 use guest_vm::layout::pg;
@@ -30,7 +29,7 @@ const SUCCESS: u32 = 1;
 const AGAIN: u32 = 2;
 const FAIL: u32 = 3;
 
-impl<I: Row> Machine<I> {
+impl Machine {
     /// Makes the measurement that the configuration asks for.
     pub fn probe_unmap(
         &self,

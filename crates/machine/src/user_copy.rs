@@ -7,19 +7,13 @@
 //!
 //! Invariant: bytes are copied ascending, page by page, and nothing behind the first fault that cannot be resolved.
 
-use crate::native::{Native, Row};
+use crate::native::Native;
 use crate::walk::{self, Access};
 use guest_vm::kernel::{CopyDir, Kernel};
 use guest_vm::ptr::Kmapped;
 
 /// See [`guest_vm::kernel::Kernel::direct_copy`].
-pub(crate) fn direct_copy<I: Row>(
-    k: Native<I>,
-    dir: CopyDir,
-    user: u32,
-    kernel: Kmapped,
-    bytes: u32,
-) -> u32 {
+pub(crate) fn direct_copy(k: Native, dir: CopyDir, user: u32, kernel: Kmapped, bytes: u32) -> u32 {
     let access = match dir {
         CopyDir::FromUser => Access::Read,
         CopyDir::ToUser => Access::Write,
@@ -56,7 +50,7 @@ pub(crate) fn direct_copy<I: Row>(
 }
 
 /// Makes the page present and gives its leaf, with A and D set.
-fn user_page<I: Row>(k: Native<I>, va: u32, access: Access) -> Option<walk::Leaf> {
+fn user_page(k: Native, va: u32, access: Access) -> Option<walk::Leaf> {
     for _ in 0..8 {
         match walk::user_leaf(k.memory(), k.read_cr3(), va, access) {
             Ok(leaf) => {

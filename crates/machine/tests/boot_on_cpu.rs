@@ -9,9 +9,9 @@ use lowmem_abi::port;
 use lowmem_cost::Geometry;
 use lowmem_machine::image::Image;
 use lowmem_machine::machine::{CpuFacts, Machine};
-use lowmem_machine::native::Row;
 use lowmem_machine::rows;
 use lowmem_report::Config;
+use lowmem_report::config::{Rmap, Split};
 use std::sync::Arc;
 
 const RAM: u64 = 64 << 20;
@@ -40,19 +40,23 @@ impl Source for Nothing {
     fn returned_to_user(&mut self, _: &mut Cpu) {}
 }
 
-fn native<I: Row>() -> (Machine<I>, Arc<Image>) {
-    let image = Arc::new(Image::for_row(I::NAME, rows::page_offset::<I>()).expect("an image"));
+fn native(rmap: Rmap, split: Split) -> (Machine, Arc<Image>) {
     let config = Config {
+        rmap,
+        split,
         ram_bytes: RAM,
         ..Config::default()
     };
-    let machine = Machine::<I>::boot(&config, image.clone(), CpuFacts { nx: false });
+    let offset = rows::axes_of(&config).expect("axes").page_offset();
+    let image = Image::for_row(&rows::image_name(&config), offset).expect("an image");
+    let image = Arc::new(image);
+    let machine = Machine::boot(&config, image.clone(), CpuFacts { nx: false });
     (machine.expect("boots natively"), image)
 }
 
 /// Boots on the CPU to its first user instruction; also memory as it was when boot said it was done.
-fn on_cpu<I: Row>(native: &Machine<I>, image: &Image, engine: Engine) -> (Cpu, PhysMem) {
-    let mut mem = PhysMem::new(RAM, rows::low_bytes::<I>(RAM)).expect("memory");
+fn on_cpu(native: &Machine, image: &Image, engine: Engine) -> (Cpu, PhysMem) {
+    let mut mem = PhysMem::new(RAM, RAM).expect("memory");
     image.load(&mut mem);
     let mut info = [0; size_of::<BootInfo>()];
     native
@@ -87,7 +91,7 @@ fn on_cpu<I: Row>(native: &Machine<I>, image: &Image, engine: Engine) -> (Cpu, P
         image.place(cpu.eip)
     );
     let booted = cpu.mmu.mem.clone_cow().expect("a clone");
-    let mut copy = PhysMem::new(RAM, rows::low_bytes::<I>(RAM)).expect("memory");
+    let mut copy = PhysMem::new(RAM, RAM).expect("memory");
     let mut page = vec![0; 4096];
     for pfn in 0..(RAM >> PAGE_SHIFT) as u32 {
         booted.read_bytes(Pfn(pfn).base(), &mut page);
@@ -103,8 +107,8 @@ fn on_cpu<I: Row>(native: &Machine<I>, image: &Image, engine: Engine) -> (Cpu, P
     (cpu, copy)
 }
 
-fn same<I: Row>() {
-    let (native, image) = native::<I>();
+fn same(rmap: Rmap, split: Split) {
+    let (native, image) = native(rmap, split);
     let (cpu, booted) = on_cpu(&native, &image, Engine::Reference);
     let mut words = Vec::new();
     for pfn in 0..(RAM >> PAGE_SHIFT) as u32 {
@@ -123,7 +127,7 @@ fn same<I: Row>() {
     assert!(
         words.is_empty(),
         "{}: {} words differ: {:x?}",
-        I::NAME,
+        image.name,
         words.len(),
         &words[..words.len().min(16)]
     );
@@ -149,17 +153,17 @@ fn same<I: Row>() {
 
 #[test]
 fn anon_vma_3g1g() {
-    same::<rows::AnonVma3g1g>();
+    same(Rmap::AnonVma, Split::G3G1);
 }
 #[test]
 fn anon_vma_4g4g() {
-    same::<rows::AnonVma4g4g>();
+    same(Rmap::AnonVma, Split::G4G4);
 }
 #[test]
 fn pte_chain_3g1g() {
-    same::<rows::PteChain3g1g>();
+    same(Rmap::PteChain, Split::G3G1);
 }
 #[test]
 fn pte_chain_4g4g() {
-    same::<rows::PteChain4g4g>();
+    same(Rmap::PteChain, Split::G4G4);
 }

@@ -23,21 +23,16 @@ type Map = guest_vm::rmap::pte_chain::PteChains;
 #[cfg(not(feature = "pte_chain"))]
 type Map = guest_vm::rmap::anon_vma::AnonVmaMap;
 
-#[cfg(feature = "split")]
-type User = guest_vm::uaccess_split::Split;
-#[cfg(not(feature = "split"))]
-type User = guest_vm::uaccess_direct::Direct;
-
-type Image = Bare<Map, User>;
+type Image = Bare<Map>;
 const K: Image = Bare::new();
 
-#[cfg(feature = "split")]
+#[cfg(feature = "split_4g4g")]
 global_asm!(
     include_str!("../../image/frame.s"),
     include_str!("../../image/entry_4g4g.s"),
     options(att_syntax, raw)
 );
-#[cfg(not(feature = "split"))]
+#[cfg(not(feature = "split_4g4g"))]
 global_asm!(
     include_str!("../../image/frame.s"),
     include_str!("../../image/entry_3g1g.s"),

@@ -88,7 +88,7 @@ fn copy_table<K: Kernel>(
     loop {
         copy_pte(k, c, (from, to), addr, spare);
         addr += PAGE_SIZE;
-        if K::Rmap::spare_used(spare) {
+        if K::Rmap::spare_used(k, spare) {
             match K::Rmap::spare_atomic(k) {
                 Ok(s) => *spare = s,
                 Err(_) => {

@@ -18,21 +18,21 @@ use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 use crate::task::{clear_low, copy_low, init_mm, tasks};
 
 /// Bytes of an mm in this image.
-fn mm_bytes<K: Kernel>() -> u32 {
-    524 + K::Rmap::MM_BYTES
+fn mm_bytes<K: Kernel>(k: K) -> u32 {
+    524 + K::Rmap::mm_bytes(k)
 }
 
 /// A new, empty mm (mm_alloc), not yet on the list.
 pub fn mm_alloc<K: Kernel>(k: K) -> Result<Low<Mm>, Oom> {
     let mm: Low<Mm> = kmem_cache_alloc(k, CacheId::Mm, Gfp::Kernel)?;
-    clear_low(k, mm.cast(), mm_bytes::<K>());
+    clear_low(k, mm.cast(), mm_bytes(k));
     mm_init(k, mm, Low::NULL)
 }
 
 /// A copy of `parent`'s struct with page directories of its own and no mappings yet (first part of copy_mm).
 pub fn mm_copy<K: Kernel>(k: K, parent: Low<Mm>) -> Result<Low<Mm>, Oom> {
     let mm: Low<Mm> = kmem_cache_alloc(k, CacheId::Mm, Gfp::Kernel)?;
-    copy_low(k, mm.cast(), parent.cast(), mm_bytes::<K>());
+    copy_low(k, mm.cast(), parent.cast(), mm_bytes(k));
     mm_init(k, mm, parent)
 }
 

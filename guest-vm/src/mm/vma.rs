@@ -225,7 +225,7 @@ pub fn vma_link<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, place: &Place, how:
 /// Allocates a zeroed vma of `mm`.
 pub fn vma_alloc<K: Kernel>(k: K, mm: Low<Mm>) -> Result<Low<Vma>, Oom> {
     let vma: Low<Vma> = kmem_cache_alloc(k, CacheId::Vma, Gfp::Kernel)?;
-    let words = (72 + K::Rmap::VMA_BYTES) / 4;
+    let words = (72 + K::Rmap::vma_bytes(k)) / 4;
     let mut i = 0;
     while i < words {
         vma.field::<u32>(i * 4).write(k, 0);
@@ -239,7 +239,7 @@ pub fn vma_alloc<K: Kernel>(k: K, mm: Low<Mm>) -> Result<Low<Vma>, Oom> {
 /// Allocates a copy of `vma`, on no list (the struct copy of split, mremap and fork).
 pub fn vma_copy<K: Kernel>(k: K, vma: Low<Vma>) -> Result<Low<Vma>, Oom> {
     let new: Low<Vma> = kmem_cache_alloc(k, CacheId::Vma, Gfp::Kernel)?;
-    crate::task::copy_low(k, new.cast(), vma.cast(), 72 + K::Rmap::VMA_BYTES);
+    crate::task::copy_low(k, new.cast(), vma.cast(), 72 + K::Rmap::vma_bytes(k));
     // vma_prio_tree_init: on no tree.
     new.shared(k).set_parent(k, 0);
     new.shared(k).set_head(k, Low::NULL);

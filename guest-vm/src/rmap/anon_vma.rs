@@ -137,8 +137,14 @@ fn adjust_lock<K: Kernel>(k: K, a: &Adjust) -> Low<AnonVma> {
 }
 
 impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
-    const VMA_BYTES: u32 = 12;
-    const MM_BYTES: u32 = 0;
+    #[inline(always)]
+    fn vma_bytes(_: K) -> u32 {
+        12
+    }
+    #[inline(always)]
+    fn mm_bytes(_: K) -> u32 {
+        0
+    }
     type Spare = ();
 
     fn boot(_: K) -> Result<(), Oom> {
@@ -320,7 +326,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
     }
 
     #[inline(always)]
-    fn spare_used((): &()) -> bool {
+    fn spare_used(_: K, (): &()) -> bool {
         false
     }
 

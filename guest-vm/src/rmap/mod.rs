@@ -7,6 +7,8 @@
 //! Invariant: after every operation, what a scheme finds for a page equals what a scan of all page tables finds.
 
 pub mod anon_vma;
+#[cfg(not(target_os = "none"))]
+pub mod any;
 pub mod file;
 pub mod object;
 pub mod pte_chain;
@@ -52,14 +54,40 @@ pub struct Adjust {
     pub insert: Low<Vma>,
 }
 
+/// Memory taken in advance fits in a word: nothing, or the address of a block.
+pub trait Spare: Copy {
+    /// As a word.
+    fn to_word(self) -> u32;
+    /// From a word that [`Spare::to_word`] made.
+    fn from_word(word: u32) -> Self;
+}
+
+impl Spare for () {
+    fn to_word(self) -> u32 {
+        0
+    }
+    fn from_word(_: u32) {}
+}
+
+impl<T> Spare for Low<T> {
+    #[inline(always)]
+    fn to_word(self) -> u32 {
+        self.va()
+    }
+    #[inline(always)]
+    fn from_word(word: u32) -> Self {
+        Low::new(word)
+    }
+}
+
 /// See the module's documentation.
 pub trait ReverseMap<K: Kernel> {
     /// Bytes added to a vma, at offset 56.
-    const VMA_BYTES: u32;
+    fn vma_bytes(k: K) -> u32;
     /// Bytes added to an mm, at its end.
-    const MM_BYTES: u32;
+    fn mm_bytes(k: K) -> u32;
     /// Memory taken before a page-table lock so that adding cannot fail under it (pte_chain: one block).
-    type Spare: Copy;
+    type Spare: Spare;
 
     /// Creates the scheme's caches; once, in boot.
     fn boot(k: K) -> Result<(), Oom>;
@@ -111,7 +139,7 @@ pub trait ReverseMap<K: Kernel> {
     /// fork copied a pte (page_dup_rmap); `child` is the new pte.
     fn dup(k: K, page: Low<Page>, child: PteAt, spare: &mut Self::Spare);
     /// Whether `spare` was consumed and must be renewed before the next add.
-    fn spare_used(spare: &Self::Spare) -> bool;
+    fn spare_used(k: K, spare: &Self::Spare) -> bool;
     /// A pte was cleared (page_remove_rmap).
     fn remove(k: K, page: Low<Page>, pte: Kmapped);
     /// mremap moved a pte of `page` from `old` to `new`.

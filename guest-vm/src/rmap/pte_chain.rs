@@ -306,8 +306,14 @@ impl super::Scheme for PteChains {
 }
 
 impl<K: Kernel> ReverseMap<K> for PteChains {
-    const VMA_BYTES: u32 = 0;
-    const MM_BYTES: u32 = 0;
+    #[inline(always)]
+    fn vma_bytes(_: K) -> u32 {
+        0
+    }
+    #[inline(always)]
+    fn mm_bytes(_: K) -> u32 {
+        0
+    }
     type Spare = Low<PteChain>;
 
     fn boot(k: K) -> Result<(), Oom> {
@@ -374,7 +380,7 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
         add(k, page, child.pte.0, spare);
     }
     #[inline(always)]
-    fn spare_used(spare: &Low<PteChain>) -> bool {
+    fn spare_used(_: K, spare: &Low<PteChain>) -> bool {
         spare.is_null()
     }
     fn remove(k: K, page: Low<Page>, pte: Kmapped) {

@@ -11,13 +11,13 @@
     reason = "each test file uses a part of it"
 )]
 
+use guest_vm::axes::{Axes, SplitKind};
 use guest_vm::guest_struct::Layout;
 use guest_vm::kernel::{CopyDir, Flush, Half, Kernel, Oom};
 use guest_vm::layout::{Frame, Mm, Page, Vma};
 use guest_vm::ptr::{Kmapped, Low};
 use guest_vm::rmap::{Adjust, PteAt, ReverseMap, Scheme, Unmap};
-use guest_vm::uaccess::Access;
-use guest_vm::{boot, kmap, trap};
+use guest_vm::{boot, trap};
 use lowmem_abi::boot::{BootInfo, CpuStart};
 use lowmem_abi::layout as phys;
 use lowmem_abi::port::{ReportKind, Transfer, TransferKind, file_word};
@@ -25,6 +25,23 @@ use lowmem_abi::probe::Probe;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
+
+/// An address-space split, chosen by type.
+pub trait Access: 'static {
+    const SPLIT: SplitKind;
+}
+/// 3G/1G.
+#[derive(Debug, Clone, Copy)]
+pub enum Direct {}
+impl Access for Direct {
+    const SPLIT: SplitKind = SplitKind::G3G1;
+}
+/// 4G/4G.
+#[derive(Debug, Clone, Copy)]
+pub enum Split {}
+impl Access for Split {
+    const SPLIT: SplitKind = SplitKind::G4G4;
+}
 
 const GIB4: usize = 1 << 32;
 
@@ -145,12 +162,12 @@ impl<R, U> Native<R, U> {
 
 impl<R: Scheme, U: Access> Kernel for Native<R, U> {
     type Rmap = R::Map<Self>;
-    type User = U::User<Self>;
-    const SPLIT: bool = U::SPLIT;
-    const SMP: bool = true;
 
-    fn page_offset(self) -> u32 {
-        self.c.page_offset
+    fn axes(self) -> Axes {
+        Axes {
+            split: U::SPLIT,
+            ..Axes::DEFAULT
+        }
     }
     fn low(self, va: u32) -> *mut u8 {
         let pa = va.wrapping_sub(self.c.page_offset);
@@ -431,18 +448,13 @@ where
     }
 
     pub fn with_info(info: BootInfo) -> Self {
-        let page_offset = if U::SPLIT {
-            phys::PAGE_OFFSET_4G4G
-        } else {
-            phys::PAGE_OFFSET_3G1G
+        let axes = Axes {
+            split: U::SPLIT,
+            ..Axes::DEFAULT
         };
-        let maxmem = if U::SPLIT {
-            phys::MAXMEM_4G4G
-        } else {
-            phys::MAXMEM_3G1G
-        };
+        let (page_offset, maxmem) = (axes.page_offset(), axes.maxmem());
         let low_frames = info.ram_frames.min(maxmem >> 12);
-        let slots_start = kmap::slots_start::<Native<R, U>>();
+        let slots_start = axes.pkmap_base();
         use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
         // SAFETY: a fresh private mapping, never unmapped (the context is leaked with it).
         let base = unsafe {
@@ -605,8 +617,12 @@ impl Scheme for NoRmap {
 }
 
 impl<K: Kernel> ReverseMap<K> for NoRmap {
-    const VMA_BYTES: u32 = 0;
-    const MM_BYTES: u32 = 0;
+    fn vma_bytes(_: K) -> u32 {
+        0
+    }
+    fn mm_bytes(_: K) -> u32 {
+        0
+    }
     type Spare = ();
     fn boot(_: K) -> Result<(), Oom> {
         Ok(())
@@ -640,7 +656,7 @@ impl<K: Kernel> ReverseMap<K> for NoRmap {
     fn add_anon(_: K, _: Low<Page>, _: Low<Vma>, _: PteAt, _: &mut ()) {}
     fn add_file(_: K, _: Low<Page>, _: PteAt, _: &mut ()) {}
     fn dup(_: K, _: Low<Page>, _: PteAt, _: &mut ()) {}
-    fn spare_used(_: &()) -> bool {
+    fn spare_used(_: K, _: &()) -> bool {
         false
     }
     fn remove(_: K, _: Low<Page>, _: Kmapped) {}
@@ -670,6 +686,6 @@ impl<K: Kernel> ReverseMap<K> for NoRmap {
 }
 
 /// Size of a layout in the image of `K`.
-pub fn size_of<T: Layout, K: Kernel>() -> u32 {
-    T::size::<K>()
+pub fn size_of<T: Layout, K: Kernel>(k: K) -> u32 {
+    T::size(k)
 }

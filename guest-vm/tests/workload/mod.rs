@@ -9,13 +9,13 @@
     reason = "part of a test"
 )]
 
+use crate::harness::Access;
 use crate::harness::Harness;
 use guest_vm::check::{self, Mapper};
 use guest_vm::kernel::Kernel;
 use guest_vm::page_alloc::{page_to_pfn, pfn_to_page};
 use guest_vm::reclaim::{self, Outcome};
 use guest_vm::rmap::Scheme;
-use guest_vm::uaccess::Access;
 use lowmem_abi::boot::{BootInfo, VECTOR_RESCHED, VECTOR_UNMAP};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};

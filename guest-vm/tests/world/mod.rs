@@ -6,6 +6,7 @@
     reason = "each test file uses a part of it"
 )]
 
+use crate::harness::Access;
 use crate::harness::{Harness, Native};
 use crate::space_model::{Area, Fails, PAGE, Space};
 use guest_vm::kernel::Kernel;
@@ -17,7 +18,6 @@ use guest_vm::rbtree::{BLACK, RED};
 use guest_vm::rmap::{ReverseMap, Scheme, anon_vma};
 use guest_vm::slab::{self, CacheId};
 use guest_vm::task;
-use guest_vm::uaccess::Access;
 use lowmem_abi::boot::VECTOR_RESCHED;
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{ExecMapping, NO_FILE, NO_RESULT};
@@ -214,8 +214,8 @@ impl<S: Scheme, A: Access> World<S, A> {
 }
 
 /// Whether the machine's scheme has anon_vmas.
-pub fn w_anon<S: Scheme, A: Access>(_: Native<S, A>) -> bool {
-    <S::Map<Native<S, A>> as ReverseMap<Native<S, A>>>::VMA_BYTES == 12
+pub fn w_anon<S: Scheme, A: Access>(k: Native<S, A>) -> bool {
+    <S::Map<Native<S, A>> as ReverseMap<Native<S, A>>>::vma_bytes(k) == 12
 }
 
 /// Checks list against tree, colours, order and map_count of an mm; its vmas as the model writes them.
@@ -258,7 +258,7 @@ pub fn check_mm<K: Kernel>(k: K, mm: Low<Mm>) -> Vec<Area> {
 
 /// The address of a vma's anon_vma, if the scheme has them.
 pub fn anon_of<K: Kernel>(k: K, vma: Low<Vma>) -> Option<u32> {
-    if <K::Rmap as ReverseMap<K>>::VMA_BYTES != 12 {
+    if <K::Rmap as ReverseMap<K>>::vma_bytes(k) != 12 {
         return None;
     }
     Some(anon_vma::of_vma(k, vma).va()).filter(|&a| a != 0)

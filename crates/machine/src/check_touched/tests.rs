@@ -5,9 +5,8 @@ use crate::drive_native::Stop;
 use crate::native::Native;
 use crate::replay::{boot, cycle_options, preset};
 use crate::replayer::{Pause, PauseAfter, Replayer};
-use crate::rows::{AnonVma3g1g, PteChain4g4g};
 use emu_cpu::Engine;
-use lowmem_report::config::Split;
+use lowmem_report::config::{Rmap, Split};
 use lowmem_report::{Config, Mode};
 use lowmem_trace::{Assumptions, PAGE_SIZE, RetouchDepth, TraceBuilder};
 
@@ -15,7 +14,11 @@ use lowmem_trace::{Assumptions, PAGE_SIZE, RetouchDepth, TraceBuilder};
 const QUIET: u64 = 2;
 
 /// Runs a program, plants a fault in the frame of its first page, and returns how the next touch of the page reports it.
-fn planted<I: Row>(mode: Mode, plant: fn(Native<I>, Low<Page>, Low<Vma>)) -> String {
+type Row = (Rmap, Split);
+const ANON_VMA_3G1G: Row = (Rmap::AnonVma, Split::G3G1);
+const PTE_CHAIN_4G4G: Row = (Rmap::PteChain, Split::G4G4);
+
+fn planted(row: Row, mode: Mode, plant: fn(Native, Low<Page>, Low<Vma>)) -> String {
     let mut t = TraceBuilder::new("planted");
     let p = t.spawn();
     let a = t.on(p).mmap_anon(4 * PAGE_SIZE);
@@ -31,8 +34,7 @@ fn planted<I: Row>(mode: Mode, plant: fn(Native<I>, Low<Page>, Low<Vma>)) -> Str
     let finds = trace.len() - 1;
     let plants = finds - QUIET - 1;
 
-    let rmap = I::NAME.split('-').next().unwrap().parse().unwrap();
-    let split = if I::SPLIT { Split::G4G4 } else { Split::G3G1 };
+    let (rmap, split) = row;
     let config = Config {
         rmap,
         split,
@@ -40,7 +42,7 @@ fn planted<I: Row>(mode: Mode, plant: fn(Native<I>, Low<Page>, Low<Vma>)) -> Str
         ..Config::default()
     };
     let preset = preset(&config).unwrap();
-    let mut machine = boot::<I>(&config, &preset).unwrap();
+    let mut machine = boot(&config, &preset).unwrap();
     let mut cycle = (mode == Mode::Cycle).then(|| {
         let options = cycle_options(&preset, &config, Engine::Fast);
         machine.enter_cycle(&options).unwrap()
@@ -81,30 +83,30 @@ fn planted<I: Row>(mode: Mode, plant: fn(Native<I>, Low<Page>, Low<Vma>)) -> Str
     }
 }
 
-fn both<I: Row>(what: &str, plant: fn(Native<I>, Low<Page>, Low<Vma>)) {
+fn both(row: Row, what: &str, plant: fn(Native, Low<Page>, Low<Vma>)) {
     for mode in [Mode::Native, Mode::Cycle] {
-        let found = planted::<I>(mode, plant);
+        let found = planted(row, mode, plant);
         assert!(found.contains(what), "{mode:?}: {found}");
     }
 }
 
 #[test]
 fn wrong_mapcount() {
-    both::<AnonVma3g1g>("with mapcount 3", |k, page, _| {
+    both(ANON_VMA_3G1G, "with mapcount 3", |k, page, _| {
         page.set_rmap(k, page.rmap(k) + 1);
     });
 }
 
 #[test]
 fn wrong_index() {
-    both::<AnonVma3g1g>("is another address", |k, page, _| {
+    both(ANON_VMA_3G1G, "is another address", |k, page, _| {
         page.set_index(k, page.index(k) + 1);
     });
 }
 
 #[test]
 fn unlinked_vma() {
-    both::<AnonVma3g1g>("not on its anon_vma's list", |k, _, vma| {
+    both(ANON_VMA_3G1G, "not on its anon_vma's list", |k, _, vma| {
         let node = vma.rmap_fields::<anon_vma::VmaPart>().node(k);
         let (next, prev) = (node.next(k), node.prev(k));
         next.set_prev(k, prev);
@@ -115,7 +117,7 @@ fn unlinked_vma() {
 #[test]
 fn missing_chain_entry() {
     // The parent's entry becomes the address of another pte, so that counts still agree.
-    both::<PteChain4g4g>("0 times in the chain", |k, page, _| {
+    both(PTE_CHAIN_4G4G, "0 times in the chain", |k, page, _| {
         let n = pte_chain::nrpte(k);
         let head: Low<pte_chain::PteChain> = Low::new(page.rmap(k));
         for i in head.idx(k, n)..n {

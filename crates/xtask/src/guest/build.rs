@@ -1,4 +1,4 @@
-//! The rows of the image table and how each is built.
+//! How one row of the image table is built.
 //!
 //! The host's stable cargo and linker drive the guest's compiler; core is built with the image for a soft-float i686 target. Paths
 //! are remapped (of several matching prefixes the last wins: the checkout, which may hold the others, comes first) and the link
@@ -6,62 +6,11 @@
 //!
 //! Invariant: one row, one image (decision D11).
 
+use super::rows::Row;
 use super::toolchain::{Toolchain, output, run};
 use super::{Error, read};
 use std::path::Path;
 use std::process::Command;
-
-/// One image.
-#[derive(Debug)]
-pub(super) struct Row {
-    /// Its name: reverse map and split.
-    pub(super) name: &'static str,
-    /// Features of guest-vm.
-    pub(super) features: &'static str,
-    /// Its link script.
-    pub(super) script: &'static str,
-    /// Probes that this row need not have.
-    pub(super) without: &'static [&'static str],
-}
-
-const CHAINS: &[&str] = &["chains_allocated", "chains_freed"];
-/// Chains visit no vmas, and 2.6.0's try_to_unmap asks neither for young ptes nor for pinned swap-cache pages.
-const ANON_VMAS: &[&str] = &[
-    "anon_vmas_allocated",
-    "anon_vmas_freed",
-    "vmas_visited",
-    "vmas_out_of_range",
-    "unmap_young",
-    "unmap_pinned",
-];
-
-/// Every image.
-pub(super) const ROWS: &[Row] = &[
-    Row {
-        name: "anon_vma-3g1g",
-        features: "image",
-        script: "link_3g1g.ld",
-        without: CHAINS,
-    },
-    Row {
-        name: "anon_vma-4g4g",
-        features: "image,split",
-        script: "link_4g4g.ld",
-        without: CHAINS,
-    },
-    Row {
-        name: "pte_chain-3g1g",
-        features: "image,pte_chain",
-        script: "link_3g1g.ld",
-        without: ANON_VMAS,
-    },
-    Row {
-        name: "pte_chain-4g4g",
-        features: "image,pte_chain,split",
-        script: "link_4g4g.ld",
-        without: ANON_VMAS,
-    },
-];
 
 /// Builds one row; the ELF file's bytes.
 pub(super) fn build(root: &Path, compiler: &Toolchain, row: &Row) -> Result<Vec<u8>, Error> {
@@ -102,7 +51,7 @@ pub(super) fn build(root: &Path, compiler: &Toolchain, row: &Row) -> Result<Vec<
                 "--target",
                 "guest-vm/image/i686-guest.json",
                 "--features",
-                row.features,
+                &row.features,
             ])
             .args(["-Zbuild-std=core,compiler_builtins", "-Zjson-target-spec"])
             .arg("-Zbuild-std-features=compiler-builtins-mem")

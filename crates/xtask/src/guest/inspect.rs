@@ -5,7 +5,7 @@
 //! instruction.
 
 use super::Error;
-use super::build::Row;
+use super::rows::Row;
 use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Mnemonic};
 use lowmem_abi::probe::{END, MAGIC, Probe};
 use object::{Object, ObjectSection, SectionKind};

@@ -3,11 +3,11 @@
 //! Invariant: `source_sha256` covers everything of the checkout that enters an image: the guest's and the abi's sources, link
 //! scripts, assembly, the target, and the profile.
 
-use super::build::ROWS;
 use super::inspect::Found;
-use super::{Error, read, toolchain};
+use super::{Error, read, rows, toolchain};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,8 +21,8 @@ pub(super) struct Manifest {
     compiler: String,
     /// See the module.
     pub(super) source_sha256: String,
-    /// Of images.zst.
-    pub(super) archive_sha256: String,
+    /// Of each archive, by its reverse map.
+    pub(super) archives: BTreeMap<String, String>,
     /// Its images.
     images: Vec<ImageEntry>,
 }
@@ -51,12 +51,16 @@ impl ImageEntry {
 }
 
 impl Manifest {
-    pub(super) fn new(sources: &str, archive: &[u8], images: Vec<ImageEntry>) -> Self {
+    pub(super) fn new(
+        sources: &str,
+        archives: BTreeMap<String, String>,
+        images: Vec<ImageEntry>,
+    ) -> Self {
         Self {
-            schema: "lowmem.guest-images/1".to_owned(),
+            schema: "lowmem.guest-images/2".to_owned(),
             compiler: format!("rustc-web {}", toolchain::VERSION),
             source_sha256: sources.to_owned(),
-            archive_sha256: sha256(archive),
+            archives,
             images,
         }
     }
@@ -116,7 +120,7 @@ pub(super) fn source_hash(root: &Path) -> Result<String, Error> {
             hash.update(line.as_bytes());
         }
     }
-    for row in ROWS {
+    for row in rows::committed() {
         hash.update(row.name.as_bytes());
         hash.update(row.features.as_bytes());
         hash.update(row.script.as_bytes());

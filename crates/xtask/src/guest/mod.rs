@@ -3,7 +3,8 @@
 //! | file | owns |
 //! |---|---|
 //! | [`toolchain`] | the pinned compiler, unpacked into the user's cache directory |
-//! | [`build`] | the rows and their cargo invocations |
+//! | [`rows`] | the table of images |
+//! | [`build`] | how one is built |
 //! | [`inspect`] | what an image must and must not contain |
 //! | [`manifest`] | hashes: of the sources, of the images |
 //!
@@ -12,6 +13,7 @@
 mod build;
 mod inspect;
 mod manifest;
+mod rows;
 mod toolchain;
 
 #[path = "../../../machine/src/archive.rs"]
@@ -23,7 +25,10 @@ mod archive;
 
 use clap::Args;
 use manifest::{ImageEntry, Manifest};
+use rows::Row;
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Options of `cargo xtask guest`.
@@ -38,6 +43,10 @@ pub(crate) struct Options {
     /// Write the rebuilt images to guest-vm/images
     #[arg(long)]
     commit: bool,
+    /// Build only these, into target/guest (LOWMEM_GUEST_IMAGES=target/guest makes the machine use them), such as
+    /// pte_chain-4g4g-highpte; images that are not committed can be built this way
+    #[arg(conflicts_with_all = ["fresh", "commit", "verify"])]
+    images: Vec<String>,
 }
 
 /// Why it failed.
@@ -105,51 +114,93 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         return fresh(&committed, &sources);
     }
     let compiler = toolchain::get()?;
-    let mut images = Vec::new();
+    let mut built = Vec::new();
     let mut entries = Vec::new();
-    for row in build::ROWS {
+    for row in &asked(options)? {
         let bytes = build::build(&root, &compiler, row)?;
         let found = inspect::inspect(row, &bytes)?;
         println!(
-            "{:<16} text {:>6} bytes, probes {:>5} bytes ({:.1} %)",
+            "{:<32} text {:>6} bytes, probes {:>5} bytes ({:.1} %)",
             row.name,
             found.text_bytes,
             found.probe_bytes,
             100.0 * f64::from(found.probe_bytes) / f64::from(found.text_bytes.max(1)),
         );
         write(&root.join(format!("target/guest/{}.elf", row.name)), &bytes)?;
-        entries.push(ImageEntry::new(row.name, &bytes, &found));
-        images.push((row.name.to_owned(), bytes));
+        entries.push(ImageEntry::new(&row.name, &bytes, &found));
+        built.push((row.rmap, row.name.clone(), bytes));
     }
-    let archive = zstd::encode_all(archive::pack(&images).as_slice(), 19)
-        .map_err(|e| Error::Command(format!("zstd: {e}")))?;
-    let manifest = Manifest::new(&sources, &archive, entries);
+    if !options.images.is_empty() {
+        return Ok(());
+    }
+    let mut archives = BTreeMap::new();
+    for rmap in rows::schemes() {
+        let images: Vec<_> = built
+            .iter()
+            .filter(|b| b.0 == rmap)
+            .map(|(_, name, bytes)| (name.clone(), bytes.clone()))
+            .collect();
+        archives.insert(rmap.to_owned(), compress(&archive::pack(&images))?);
+    }
+    let hashes = archives
+        .iter()
+        .map(|(rmap, bytes)| (rmap.clone(), manifest::sha256(bytes)))
+        .collect();
+    let manifest = Manifest::new(&sources, hashes, entries);
     write(
         &root.join("target/guest/manifest.json"),
         manifest.to_json().as_bytes(),
     )?;
     if options.verify {
-        verify(&committed, &images)?;
+        verify(&committed, &built)?;
     }
     if options.commit {
-        write(&committed.join("images.zst"), &archive)?;
+        for (rmap, bytes) in &archives {
+            write(&committed.join(format!("{rmap}.zst")), bytes)?;
+        }
         write(
             &committed.join("manifest.json"),
             manifest.to_json().as_bytes(),
         )?;
-        println!("committed {} images, {} bytes", images.len(), archive.len());
+        let bytes: usize = archives.values().map(Vec::len).sum();
+        println!("committed {} images, {bytes} bytes", built.len());
     }
     Ok(())
+}
+
+/// The images asked for, or all that are committed.
+fn asked(options: &Options) -> Result<Vec<Row>, Error> {
+    if options.images.is_empty() {
+        return Ok(rows::committed());
+    }
+    let parse = |name: &String| {
+        rows::parse(name).ok_or_else(|| Error::Image {
+            image: name.clone(),
+            reason: "no such image: RMAP-SPLIT[-highpte][-lists][-up]".to_owned(),
+        })
+    };
+    options.images.iter().map(parse).collect()
+}
+
+/// One zstd frame with a window over the whole archive, so that images share what they have in common.
+fn compress(archive: &[u8]) -> Result<Vec<u8>, Error> {
+    let fail = |e: std::io::Error| Error::Command(format!("zstd: {e}"));
+    let mut encoder = zstd::Encoder::new(Vec::new(), 19).map_err(fail)?;
+    encoder.long_distance_matching(true).map_err(fail)?;
+    encoder.write_all(archive).map_err(fail)?;
+    encoder.finish().map_err(fail)
 }
 
 /// The committed archive is the one the manifest names, and both belong to the sources as they are.
 fn fresh(committed: &Path, sources: &str) -> Result<(), Error> {
     let manifest = Manifest::read(&committed.join("manifest.json"))?;
-    let archive = read(&committed.join("images.zst"))?;
-    if manifest.archive_sha256 != manifest::sha256(&archive) {
-        return Err(Error::Manifest(
-            "images.zst is not the archive it names".to_owned(),
-        ));
+    for (rmap, hash) in &manifest.archives {
+        let archive = read(&committed.join(format!("{rmap}.zst")))?;
+        if *hash != manifest::sha256(&archive) {
+            return Err(Error::Manifest(format!(
+                "{rmap}.zst is not the archive it names"
+            )));
+        }
     }
     if manifest.source_sha256 != sources {
         return Err(Error::Stale);
@@ -159,10 +210,13 @@ fn fresh(committed: &Path, sources: &str) -> Result<(), Error> {
 }
 
 /// Every rebuilt image is byte-identical with the committed one.
-fn verify(committed: &Path, images: &[(String, Vec<u8>)]) -> Result<(), Error> {
-    let archive = zstd::decode_all(read(&committed.join("images.zst"))?.as_slice())
-        .map_err(|e| Error::Manifest(format!("images.zst: {e}")))?;
-    let old = archive::unpack(&archive).map_err(|e| Error::Manifest(e.0.to_owned()))?;
+fn verify(committed: &Path, images: &[(&str, String, Vec<u8>)]) -> Result<(), Error> {
+    let mut old = Vec::new();
+    for rmap in rows::schemes() {
+        let archive = zstd::decode_all(read(&committed.join(format!("{rmap}.zst")))?.as_slice())
+            .map_err(|e| Error::Manifest(format!("{rmap}.zst: {e}")))?;
+        old.extend(archive::unpack(&archive).map_err(|e| Error::Manifest(e.0.to_owned()))?);
+    }
     if old.len() != images.len() {
         return Err(Error::Manifest(format!(
             "{} images, built {}",
@@ -170,7 +224,7 @@ fn verify(committed: &Path, images: &[(String, Vec<u8>)]) -> Result<(), Error> {
             images.len()
         )));
     }
-    for (name, bytes) in images {
+    for (_, name, bytes) in images {
         if !old.iter().any(|(n, b)| n == name && b == bytes) {
             return Err(Error::Image {
                 image: name.clone(),

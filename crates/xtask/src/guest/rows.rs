@@ -1,0 +1,89 @@
+//! The table of guest images: what each is called, and with which features and link script it is built (decision D11).
+//!
+//! A name is `RMAP-SPLIT` and what else differs from the default, in this order: `-highpte`, `-lists`, `-up`. Every such name can be
+//! built; [`committed`] says which are committed.
+//!
+//! Invariant: one name, one image; `crates/machine/src/rows.rs` makes the same names from configurations.
+
+/// One image.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Its name.
+    pub(super) name: String,
+    /// Its reverse map: also the name of the archive it is in.
+    pub(super) rmap: &'static str,
+    /// Features of guest-vm.
+    pub(super) features: String,
+    /// Its link script.
+    pub(super) script: &'static str,
+    /// Probes that this row need not have.
+    pub(super) without: &'static [&'static str],
+}
+
+/// A reverse map: its name, its feature of guest-vm, probes that it does not pass.
+struct Scheme(&'static str, &'static str, &'static [&'static str]);
+
+const CHAINS: &[&str] = &["chains_allocated", "chains_freed"];
+/// Chains visit no vmas, and 2.6.0's try_to_unmap asks neither for young ptes nor for pinned swap-cache pages.
+const ANON_VMAS: &[&str] = &[
+    "anon_vmas_allocated",
+    "anon_vmas_freed",
+    "vmas_visited",
+    "vmas_out_of_range",
+    "unmap_young",
+    "unmap_pinned",
+];
+
+const SCHEMES: &[Scheme] = &[
+    Scheme("anon_vma", "", CHAINS),
+    Scheme("pte_chain", "pte_chain", ANON_VMAS),
+];
+
+/// A split: its name, its feature, its link script.
+const SPLITS: &[(&str, &str, &str)] = &[
+    ("3g1g", "", "link_3g1g.ld"),
+    ("4g4g", "split_4g4g", "link_4g4g.ld"),
+];
+
+/// What may follow in a name, in this order; the feature has the same name.
+const MORE: &[&str] = &["highpte", "lists", "up"];
+
+/// The row of a name, if it is one.
+pub(super) fn parse(name: &str) -> Option<Row> {
+    let mut parts = name.split('-');
+    let scheme = parts.next()?;
+    let Scheme(rmap, feature, without) = SCHEMES.iter().find(|s| s.0 == scheme)?;
+    let split = parts.next()?;
+    let (_, split_feature, script) = SPLITS.iter().find(|s| s.0 == split)?;
+    let mut features = vec!["image"];
+    features.extend([*feature, *split_feature].iter().filter(|f| !f.is_empty()));
+    let mut left = MORE.iter();
+    for part in parts {
+        features.push(left.find(|m| **m == part)?);
+    }
+    Some(Row {
+        name: name.to_owned(),
+        rmap,
+        features: features.join(","),
+        script,
+        without,
+    })
+}
+
+/// Every image that is committed, by name.
+pub(super) fn committed() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for Scheme(rmap, ..) in SCHEMES {
+        for (split, ..) in SPLITS {
+            rows.push(format!("{rmap}-{split}"));
+        }
+    }
+    rows.iter()
+        .map(|name| parse(name).expect("a name of the table"))
+        .collect()
+}
+
+/// The reverse maps, in the table's order.
+pub(super) fn schemes() -> impl Iterator<Item = &'static str> {
+    SCHEMES.iter().map(|s| s.0)
+}

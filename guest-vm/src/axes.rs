@@ -1,0 +1,154 @@
+//! What differs between guest images (decision D11): the axes that change code or layout.
+//!
+//! On x86 an image is compiled for one value of each and [`Axes::of_image`] is a constant, so what belongs to the other values is not
+//! in its text. Natively one copy of this kernel serves every image: the machine chooses the values at run time, and
+//! [`crate::rmap::any`] calls the reverse map they name. All other differences are boot parameters.
+//!
+//! Invariant: the axes of a handle never change after boot.
+
+/// Which reverse map is compiled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapKind {
+    /// [`crate::rmap::anon_vma`].
+    AnonVma,
+    /// [`crate::rmap::pte_chain`].
+    PteChain,
+}
+
+/// How the 4 GB of linear addresses are divided between user and kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitKind {
+    /// 3 GB user, 1 GB kernel.
+    G3G1,
+    /// 2 GB user, 2 GB kernel.
+    G2G2,
+    /// 1 GB user, 3 GB kernel.
+    G1G3,
+    /// 4 GB each, two sets of page tables.
+    G4G4,
+}
+
+/// How the pages of a file are tracked for writeback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheKind {
+    /// Two tags in the radix tree (2.6.6 on).
+    Tagged,
+    /// Lists of clean, dirty, locked and io pages (until 2.6.5).
+    Lists,
+}
+
+/// Whether locks and lock prefixes are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuildKind {
+    /// They are, also on one CPU.
+    Smp,
+    /// Spin locks are nothing, atomics are plain instructions.
+    Up,
+}
+
+/// Where pte pages may lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PteKind {
+    /// In low memory.
+    Low,
+    /// In high memory, reached through kmap_atomic (CONFIG_HIGHPTE).
+    High,
+}
+
+/// One value of each axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Axes {
+    /// Reverse map.
+    pub rmap: MapKind,
+    /// Address-space split.
+    pub split: SplitKind,
+    /// Page-cache index.
+    pub page_cache: CacheKind,
+    /// Locks.
+    pub build: BuildKind,
+    /// Pte pages.
+    pub pte: PteKind,
+}
+
+impl Axes {
+    /// Linux 2.6.7 on 3G/1G, as an SMP build, without HIGHPTE.
+    pub const DEFAULT: Axes = Axes {
+        rmap: MapKind::AnonVma,
+        split: SplitKind::G3G1,
+        page_cache: CacheKind::Tagged,
+        build: BuildKind::Smp,
+        pte: PteKind::Low,
+    };
+
+    /// What this image was compiled for.
+    pub const fn of_image() -> Axes {
+        Axes {
+            rmap: if cfg!(feature = "pte_chain") {
+                MapKind::PteChain
+            } else {
+                MapKind::AnonVma
+            },
+            split: if cfg!(feature = "split_4g4g") {
+                SplitKind::G4G4
+            } else if cfg!(feature = "split_2g2g") {
+                SplitKind::G2G2
+            } else if cfg!(feature = "split_1g3g") {
+                SplitKind::G1G3
+            } else {
+                SplitKind::G3G1
+            },
+            page_cache: if cfg!(feature = "lists") {
+                CacheKind::Lists
+            } else {
+                CacheKind::Tagged
+            },
+            build: if cfg!(feature = "up") {
+                BuildKind::Up
+            } else {
+                BuildKind::Smp
+            },
+            pte: if cfg!(feature = "highpte") {
+                PteKind::High
+            } else {
+                PteKind::Low
+            },
+        }
+    }
+
+    /// Kernel and user have page tables of their own.
+    #[inline(always)]
+    pub const fn two_tables(self) -> bool {
+        matches!(self.split, SplitKind::G4G4)
+    }
+
+    /// First virtual address of the direct map.
+    #[inline(always)]
+    pub const fn page_offset(self) -> u32 {
+        match self.split {
+            SplitKind::G3G1 => 0xc000_0000,
+            SplitKind::G2G2 => 0x8000_0000,
+            SplitKind::G1G3 => 0x4000_0000,
+            SplitKind::G4G4 => lowmem_abi::layout::PAGE_OFFSET_4G4G,
+        }
+    }
+
+    /// Start of the kmap window of 512 slots; everything above is slots.
+    #[inline(always)]
+    pub const fn pkmap_base(self) -> u32 {
+        if self.two_tables() {
+            0xff00_0000
+        } else {
+            0xff80_0000
+        }
+    }
+
+    /// Most low memory in bytes: what lies between the direct map's start and 128 MB of vmalloc space, which ends at the top
+    /// (4G/4G: at the shared 16 MB).
+    #[inline(always)]
+    pub const fn maxmem(self) -> u32 {
+        match self.split {
+            SplitKind::G4G4 => lowmem_abi::layout::MAXMEM_4G4G,
+            _ => 0u32.wrapping_sub(self.page_offset()) - 0x0800_0000,
+        }
+    }
+}
