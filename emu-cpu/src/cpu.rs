@@ -252,10 +252,21 @@ impl Cpu {
     /// selector.
     pub fn set_segment(&mut self, seg: Seg, value: Segment) {
         self.segs[seg as usize] = value;
-        if seg == Seg::Cs {
+        if seg == Seg::Cs && self.protected() {
             self.set_cpl((value.selector & 3) as u8);
         }
         self.refresh_segments();
+    }
+
+    /// Selectors name descriptors: protected mode, but not virtual-8086 mode.
+    #[inline(always)]
+    pub(crate) fn protected(&self) -> bool {
+        self.cr0 & CR0_PE != 0 && !self.v86()
+    }
+    /// Virtual-8086 mode.
+    #[inline(always)]
+    pub(crate) fn v86(&self) -> bool {
+        self.other_flags & flags::VM != 0
     }
 
     /// Current privilege level.

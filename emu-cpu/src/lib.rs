@@ -37,6 +37,7 @@ mod exec;
 mod forms;
 mod op;
 mod predict;
+mod reset;
 mod tick;
 mod transfer;
 mod user;

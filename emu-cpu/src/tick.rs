@@ -8,6 +8,7 @@
 //! highest vector first. Invariant: `attention` is never above the count at which something becomes
 //! due.
 
+use crate::bus::Bus;
 use crate::cpu::Cpu;
 use crate::exit::{Exit, Watchdog};
 use crate::flags::IF;
@@ -37,7 +38,18 @@ pub(crate) struct Interrupts {
     if_off_polls: u32,
     if_sets_seen: u64,
     unwatched: bool,
+    /// Level of the bus's INTR line when last asked.
+    line: bool,
+    /// The bus wants to be told of this count of retired instructions.
+    bus_due: u64,
+    /// An NMI waits.
+    nmi: bool,
+    /// An NMI was taken and no iret has followed.
+    pub(crate) nmi_blocked: bool,
 }
+
+/// Vector of the non-maskable interrupt.
+const NMI: u8 = 2;
 
 impl Interrupts {
     fn highest(&self) -> Option<u8> {
@@ -62,6 +74,32 @@ impl Cpu {
     pub fn raise(&mut self, vector: u8) {
         self.irq.pending[usize::from(vector >> 6)] |= 1 << (vector & 63);
         self.irq.attention = 0;
+    }
+
+    /// Raises a non-maskable interrupt; it is taken at the next interrupt point unless another one
+    /// is being handled (up to its iret).
+    pub fn raise_nmi(&mut self) {
+        self.irq.nmi = true;
+        self.irq.attention = 0;
+    }
+
+    /// Forgets every interrupt that waits, the tick and NMI blocking: a reset.
+    pub(crate) fn reset_interrupts(&mut self) {
+        self.irq.pending = [0; 4];
+        self.irq.nmi = false;
+        self.irq.nmi_blocked = false;
+        self.irq.tick_period = 0;
+        self.irq.attention = 0;
+    }
+
+    /// Asks the bus for its interrupt line and its next event, after a port access.
+    pub(crate) fn ask_bus<B: Bus>(&mut self, bus: &B) {
+        self.irq.line = bus.intr();
+        self.irq.bus_due = bus.next_event();
+        self.irq.attention = match self.irq.line {
+            true => 0,
+            false => self.irq.attention.min(self.irq.bus_due),
+        };
     }
 
     /// Raises the timer tick now, as if its count had come: how a machine passes idle time after
@@ -90,6 +128,7 @@ impl Cpu {
 
     pub(crate) fn set_limit(&mut self, instructions: u64) {
         self.irq.limit = self.retired.saturating_add(instructions);
+        self.irq.bus_due = 0;
         self.irq.attention = 0;
     }
 
@@ -100,7 +139,7 @@ impl Cpu {
     }
 
     /// Looks at everything that may be due. Delivers at most one interrupt.
-    pub(crate) fn attend(&mut self) -> Option<Exit> {
+    pub(crate) fn attend<B: Bus>(&mut self, bus: &mut B) -> Option<Exit> {
         if let Some(which) = self.poll_watchdogs() {
             return Some(Exit::Watchdog {
                 which,
@@ -113,30 +152,54 @@ impl Cpu {
             let vector = self.irq.tick_vector;
             self.raise(vector);
         }
+        if self.retired >= self.irq.bus_due {
+            bus.clock(self.retired);
+            self.irq.bus_due = bus.next_event();
+        }
+        self.irq.line = bus.intr();
         let waiting = self.irq.highest();
+        let nmi = self.irq.nmi && !self.irq.nmi_blocked;
         // A pending interrupt that cannot be taken keeps us looking at every point: IF may be set
         // anywhere.
         self.irq.attention = match waiting {
             Some(_) => 0,
+            None if nmi || self.irq.line => 0,
             None => {
                 let tick = match self.irq.tick_period {
                     0 => u64::MAX,
                     _ => self.irq.next_tick,
                 };
-                tick.min(self.irq.limit).min(self.irq.next_poll)
+                tick.min(self.irq.limit)
+                    .min(self.irq.next_poll)
+                    .min(self.irq.bus_due)
             }
         };
         if self.retired >= self.irq.limit {
             return Some(Exit::Limit);
         }
-        if let Some(vector) = waiting
-            && self.other_flags & IF != 0
-        {
-            self.irq.pending[usize::from(vector >> 6)] &= !(1 << (vector & 63));
+        if nmi {
+            self.irq.nmi = false;
+            self.irq.nmi_blocked = true;
             self.halted = false;
-            return self.take_interrupt(vector);
+            return self.take_interrupt(NMI);
         }
-        None
+        if self.other_flags & IF == 0 {
+            return None;
+        }
+        let vector = match waiting {
+            Some(vector) => {
+                self.irq.pending[usize::from(vector >> 6)] &= !(1 << (vector & 63));
+                vector
+            }
+            None if self.irq.line => {
+                let vector = bus.acknowledge();
+                self.ask_bus(bus);
+                vector
+            }
+            None => return None,
+        };
+        self.halted = false;
+        self.take_interrupt(vector)
     }
 
     fn poll_watchdogs(&mut self) -> Option<Watchdog> {

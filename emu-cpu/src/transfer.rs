@@ -344,6 +344,7 @@ pub(crate) fn ret_far(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// iretd.
 pub(crate) fn iret(cpu: &mut Cpu, _: &Op) -> Exec {
+    cpu.irq.nmi_blocked = false;
     if cpu.other_flags & NT != 0 {
         return Err(cpu.gp(0));
     }

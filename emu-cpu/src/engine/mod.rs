@@ -92,7 +92,7 @@ impl Cpu {
             if self.at_point {
                 self.at_point = false;
                 if self.attention_due()
-                    && let Some(exit) = self.attend()
+                    && let Some(exit) = self.attend(bus)
                 {
                     self.at_point = true;
                     return exit;
@@ -182,7 +182,9 @@ impl Cpu {
             }
             Out::Input => {
                 let (port, size) = port_of(self, op);
+                bus.clock(self.retired);
                 let v = bus.port_in(port, size);
+                self.ask_bus(bus);
                 match size {
                     1 => Byte::set(&mut self.regs, EAX as u8, v),
                     2 => Half::set(&mut self.regs, EAX as u8, v),
@@ -200,7 +202,10 @@ impl Cpu {
                 };
                 self.eip = next;
                 self.retire(op, op.class);
-                if bus.port_out(port, size, v) == Flow::Stop {
+                bus.clock(self.retired);
+                let flow = bus.port_out(port, size, v);
+                self.ask_bus(bus);
+                if flow == Flow::Stop {
                     self.at_point = true;
                     return Step::Leave(Exit::Port);
                 }

@@ -29,6 +29,9 @@ const CR4_FX: u32 = 3 << 9;
 /// CR4.VME, PVI, DE, MCE: stored without effect.
 const CR4_IGNORED: u32 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 6;
 
+/// What CPUID leaf 1 and EDX after a reset say: family 6 model 11 stepping 1.
+pub(crate) const SIGNATURE: u32 = 0x6b1;
+
 /// IA32_TIME_STAMP_COUNTER.
 const MSR_TSC: u32 = 0x10;
 const MSR_SYSENTER_CS: u32 = 0x174;
@@ -188,7 +191,7 @@ impl Cpu {
                     | bit(f.sep, 11)
                     | bit(f.pge, 13)
                     | bit(true, 15);
-                [0x6b1, 0, 0, d]
+                [SIGNATURE, 0, 0, d]
             }
             0x8000_0000 => [0x8000_0008, 0, 0, 0],
             0x8000_0001 => [0, 0, 0, bit(f.nx, 20)],
