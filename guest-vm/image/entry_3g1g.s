@@ -72,4 +72,3 @@ sysenter_entry:
     sysexit
 
     USER_COPY
-    BOOT_START 0xc0000000, 3, 0

@@ -1,5 +1,5 @@
 //! Which TLB operation each flush is (asm-i386/tlbflush.h, arch/i386/kernel/smp.c of 2.6.7 and RHEL4): the table of the fact sheet
-//! "TLB flushes: what each operation really does", SMP build, one CPU.
+//! "TLB flushes: what each operation really does", one CPU.
 //!
 //! | | 3G/1G | 4G/4G |
 //! |---|---|---|

@@ -1,6 +1,6 @@
 //! The handle on the emulated CPU: zero-sized, its methods are instructions (asm-i386/{bitops,atomic,spinlock,system}.h of 2.6.7).
 //!
-//! Lock prefixes stand where an SMP build has them. `asm!` that changes what an address shows (invlpg, CR3, CR4) or whether
+//! Lock prefixes stand where an SMP build has them; an `up` build has the same instructions without. `asm!` that changes what an address shows (invlpg, CR3, CR4) or whether
 //! an interrupt may come is a compiler barrier; so are the probes that open and close a path, lest work move across them. Counting
 //! probes are no barriers. Page-table entries are volatile, because the MMU writes A and D.
 //!
@@ -43,6 +43,20 @@ impl<S> Copy for Bare<S> {}
 unsafe extern "C" {
     /// Copies between user and kernel memory (entry assembly); not 0: a bad address.
     fn user_copy(to: u32, from: u32, bytes: u32) -> u32;
+}
+
+/// The lock prefix of an SMP build (LOCK_PREFIX). Exchanges with memory and set_64bit are locked in both.
+#[cfg(not(feature = "up"))]
+macro_rules! lock {
+    () => {
+        "lock "
+    };
+}
+#[cfg(feature = "up")]
+macro_rules! lock {
+    () => {
+        ""
+    };
 }
 
 /// One probe: an 8-byte NOP whose displacement is the magic and the id.
@@ -170,7 +184,7 @@ impl<S: Scheme> Kernel for Bare<S> {
     fn atomic_add(self, p: Low<u32>, v: u32) {
         // SAFETY: a word of the direct map.
         unsafe {
-            asm!("lock add dword ptr [{p}], {v}", p = in(reg) p.va(), v = in(reg) v, options(nostack));
+            asm!(concat!(lock!(), "add dword ptr [{p}], {v}"), p = in(reg) p.va(), v = in(reg) v, options(nostack));
         }
     }
     #[inline(always)]
@@ -178,7 +192,7 @@ impl<S: Scheme> Kernel for Bare<S> {
         let mut old = v;
         // SAFETY: a word of the direct map.
         unsafe {
-            asm!("lock xadd dword ptr [{p}], {v}", p = in(reg) p.va(), v = inout(reg) old,
+            asm!(concat!(lock!(), "xadd dword ptr [{p}], {v}"), p = in(reg) p.va(), v = inout(reg) old,
                 options(nostack));
         }
         old.wrapping_add(v)
@@ -188,7 +202,7 @@ impl<S: Scheme> Kernel for Bare<S> {
         let zero: u8;
         // SAFETY: a word of the direct map.
         unsafe {
-            asm!("lock dec dword ptr [{p}]", "sete {z}", p = in(reg) p.va(), z = out(reg_byte) zero,
+            asm!(concat!(lock!(), "dec dword ptr [{p}]"), "sete {z}", p = in(reg) p.va(), z = out(reg_byte) zero,
                 options(nostack));
         }
         zero != 0
@@ -197,14 +211,14 @@ impl<S: Scheme> Kernel for Bare<S> {
     fn set_bit(self, p: Low<u32>, bit: u32) {
         // SAFETY: a word of the direct map.
         unsafe {
-            asm!("lock bts dword ptr [{p}], {b}", p = in(reg) p.va(), b = in(reg) bit, options(nostack));
+            asm!(concat!(lock!(), "bts dword ptr [{p}], {b}"), p = in(reg) p.va(), b = in(reg) bit, options(nostack));
         }
     }
     #[inline(always)]
     fn clear_bit(self, p: Low<u32>, bit: u32) {
         // SAFETY: a word of the direct map.
         unsafe {
-            asm!("lock btr dword ptr [{p}], {b}", p = in(reg) p.va(), b = in(reg) bit, options(nostack));
+            asm!(concat!(lock!(), "btr dword ptr [{p}], {b}"), p = in(reg) p.va(), b = in(reg) bit, options(nostack));
         }
     }
     #[inline(always)]
@@ -212,7 +226,7 @@ impl<S: Scheme> Kernel for Bare<S> {
         let old: u8;
         // SAFETY: a word of the direct map.
         unsafe {
-            asm!("lock bts dword ptr [{p}], {b}", "setc {o}", p = in(reg) p.va(), b = in(reg) bit,
+            asm!(concat!(lock!(), "bts dword ptr [{p}], {b}"), "setc {o}", p = in(reg) p.va(), b = in(reg) bit,
                 o = out(reg_byte) old, options(nostack));
         }
         old != 0
@@ -222,7 +236,7 @@ impl<S: Scheme> Kernel for Bare<S> {
         let old: u8;
         // SAFETY: a word of the direct map.
         unsafe {
-            asm!("lock btr dword ptr [{p}], {b}", "setc {o}", p = in(reg) p.va(), b = in(reg) bit,
+            asm!(concat!(lock!(), "btr dword ptr [{p}], {b}"), "setc {o}", p = in(reg) p.va(), b = in(reg) bit,
                 o = out(reg_byte) old, options(nostack));
         }
         old != 0
@@ -232,7 +246,7 @@ impl<S: Scheme> Kernel for Bare<S> {
         let free: u8;
         // SAFETY: a lock of the direct map.
         unsafe {
-            asm!("lock dec byte ptr [{p}]", "setns {f}", p = in(reg) p.va(), f = out(reg_byte) free,
+            asm!(concat!(lock!(), "dec byte ptr [{p}]"), "setns {f}", p = in(reg) p.va(), f = out(reg_byte) free,
                 options(nostack));
         }
         free != 0

@@ -39,9 +39,9 @@ axis! {
         /// 4 GB each, CR3 loaded at every kernel entry and exit.
         G4G4: "4g4g", Built;
         /// 2 GB user, 2 GB kernel.
-        G2G2: "2g2g", Planned;
+        G2G2: "2g2g", Built;
         /// 1 GB user, 3 GB kernel.
-        G1G3: "1g3g", Planned;
+        G1G3: "1g3g", Built;
     }
 }
 
@@ -95,7 +95,7 @@ axis! {
         /// Locks and lock prefixes, also on one CPU.
         Smp: "smp", Built;
         /// None.
-        Up: "up", Planned;
+        Up: "up", Built;
     }
 }
 

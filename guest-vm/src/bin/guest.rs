@@ -26,6 +26,26 @@ type Map = guest_vm::rmap::anon_vma::AnonVmaMap;
 type Image = Bare<Map>;
 const K: Image = Bare::new();
 
+/// Where the direct map starts, and in which slot of the page-directory pointers (boot on the CPU).
+#[cfg(feature = "split_2g2g")]
+macro_rules! boot_start {
+    () => {
+        "BOOT_START 0x80000000, 2, 0"
+    };
+}
+#[cfg(feature = "split_1g3g")]
+macro_rules! boot_start {
+    () => {
+        "BOOT_START 0x40000000, 1, 0"
+    };
+}
+#[cfg(not(any(feature = "split_4g4g", feature = "split_2g2g", feature = "split_1g3g")))]
+macro_rules! boot_start {
+    () => {
+        "BOOT_START 0xc0000000, 3, 0"
+    };
+}
+
 #[cfg(feature = "split_4g4g")]
 global_asm!(
     include_str!("../../image/frame.s"),
@@ -36,6 +56,7 @@ global_asm!(
 global_asm!(
     include_str!("../../image/frame.s"),
     include_str!("../../image/entry_3g1g.s"),
+    boot_start!(),
     options(att_syntax, raw)
 );
 

@@ -17,7 +17,7 @@ pub(super) struct Row {
     /// Its link script.
     pub(super) script: &'static str,
     /// Probes that this row need not have.
-    pub(super) without: &'static [&'static str],
+    pub(super) without: Vec<&'static str>,
 }
 
 /// A reverse map: its name, its feature of guest-vm, probes that it does not pass.
@@ -34,6 +34,9 @@ const ANON_VMAS: &[&str] = &[
     "unmap_pinned",
 ];
 
+/// A trylock of an `up` build never fails.
+const NEVER_FAILS: &str = "unmap_again";
+
 const SCHEMES: &[Scheme] = &[
     Scheme("anon_vma", "", CHAINS),
     Scheme("pte_chain", "pte_chain", ANON_VMAS),
@@ -43,6 +46,8 @@ const SCHEMES: &[Scheme] = &[
 const SPLITS: &[(&str, &str, &str)] = &[
     ("3g1g", "", "link_3g1g.ld"),
     ("4g4g", "split_4g4g", "link_4g4g.ld"),
+    ("2g2g", "split_2g2g", "link_2g2g.ld"),
+    ("1g3g", "split_1g3g", "link_1g3g.ld"),
 ];
 
 /// What may follow in a name, in this order; the feature has the same name.
@@ -61,6 +66,10 @@ pub(super) fn parse(name: &str) -> Option<Row> {
     for part in parts {
         features.push(left.find(|m| **m == part)?);
     }
+    let mut without = without.to_vec();
+    if features.contains(&"up") {
+        without.push(NEVER_FAILS);
+    }
     Some(Row {
         name: name.to_owned(),
         rmap,
@@ -76,6 +85,9 @@ pub(super) fn committed() -> Vec<Row> {
     for Scheme(rmap, ..) in SCHEMES {
         for (split, ..) in SPLITS {
             rows.push(format!("{rmap}-{split}"));
+        }
+        for split in ["3g1g", "4g4g"] {
+            rows.push(format!("{rmap}-{split}-up"));
         }
     }
     rows.iter()
