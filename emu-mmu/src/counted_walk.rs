@@ -63,6 +63,10 @@ impl WalkContext<'_> {
             return Err(Why::Rights);
         }
         self.account.add(Event::DirtyAssist, 1);
+        // Only after software has cleared it, or put another table in its place.
+        if let Some((at, pde)) = walked.above {
+            self.set(at, pde, ACCESSED);
+        }
         self.charge(walked.leaf_at);
         self.write_bits(walked.leaf_at, walked.leaf, ACCESSED | DIRTY);
         Ok(TlbEntry(walked.entry.0 | TlbEntry::D))

@@ -7,8 +7,8 @@
 //! Invariant: pages are translated in order before the lines on them are accessed.
 
 use crate::addr::{PhysAddr, VirtAddr};
-use crate::entry::TlbEntry;
-use crate::front_end::FrontEnd;
+use crate::entry::{ACCESSED, TlbEntry};
+use crate::front_end::{FrontEnd, Held};
 use crate::mmu::{AccessKind, Mmu, PageFault, PagingMode, Privilege};
 use crate::phys::MAX_RAM_BYTES;
 use crate::tlb_unit::Shortcuts;
@@ -80,7 +80,8 @@ impl Mmu {
     /// [`Mmu::fetch`] to count and raise the fault.
     pub fn peek_code(&self, va: VirtAddr, p: Privilege) -> Result<PhysAddr, PageFault> {
         if let FrontEnd::Trace(t) = &self.front_end
-            && let Some(a) = t.peek(va, p)
+            && let Some(held) = t.peek(va, p)
+            && let Some(a) = self.proved(va, held)
         {
             return Ok(a);
         }
@@ -173,10 +174,17 @@ impl Mmu {
         page: &mut Option<(u32, PhysAddr)>,
     ) -> Result<PhysAddr, PageFault> {
         self.account.add(Event::TcAccess, 1);
-        if let FrontEnd::Trace(t) = &mut self.front_end
-            && let Some(a) = t.access(va, p)
-        {
-            return Ok(a);
+        if let FrontEnd::Trace(t) = &mut self.front_end {
+            match t.access(va, p) {
+                Some(Held::Sure(a)) => return Ok(a),
+                Some(held @ Held::Unsure(slot, ..)) => {
+                    if let Some(a) = self.proved(va, held) {
+                        self.confirm_line(slot);
+                        return Ok(a);
+                    }
+                }
+                None => {}
+            }
         }
         self.account.add(Event::TcMiss, 1);
         let base = match *page {
@@ -202,5 +210,33 @@ impl Mmu {
             t.insert(va, a, entry);
         }
         Ok(a)
+    }
+
+    /// Where a held line has `va`, if the next translation would say the same of it: through the ITLB, or through tables
+    /// that are marked accessed. Counts and changes nothing.
+    fn proved(&self, va: VirtAddr, held: Held) -> Option<PhysAddr> {
+        let (at, flags) = match held {
+            Held::Sure(at) => return Some(at),
+            Held::Unsure(_, at, flags) => (at, flags),
+        };
+        let entry = match self.itlb.peek(va) {
+            Some(entry) => entry,
+            None => {
+                let walked = self.foresee_walk(va).ok()?;
+                let above = walked.above.map_or(ACCESSED, |(_, pde)| pde);
+                if walked.leaf & above & ACCESSED == 0 {
+                    return None;
+                }
+                walked.entry
+            }
+        };
+        let user = (entry.0 ^ flags.0) & TlbEntry::U == 0;
+        (user && entry.has(TlbEntry::X) && entry.translate(va) == at).then_some(at)
+    }
+
+    fn confirm_line(&mut self, slot: u32) {
+        if let FrontEnd::Trace(t) = &mut self.front_end {
+            t.confirm(slot);
+        }
     }
 }

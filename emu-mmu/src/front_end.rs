@@ -3,8 +3,9 @@
 //! The trace cache is tagged by linear address, so its hits need no translation and the ITLB is consulted only when it
 //! misses; the fill then comes from L2. Each line here stands for a fixed number of linear bytes of code and keeps where
 //! they are and whose rights they need. A CR3 load empties it or, in the other variant, leaves its lines to be told apart
-//! by root (global pages excepted), which is the "re-tag" reading of the sources. Whatever drops a page's TLB entries
-//! drops its lines.
+//! by root (global pages excepted), which is the "re-tag" reading of the sources. A line that outlived a CR3 load is
+//! *unsure*: it hits only if the tables still say what it says, which whoever asks must find out, once ([`Held`]); the
+//! architecture would not let it be used otherwise. Whatever drops a page's TLB entries drops its lines.
 //!
 //! Left out: traces as such (order of execution, several traces over the same bytes), micro-op capacity.
 //! Invariant: a line never outlives an invalidation of its page.
@@ -51,6 +52,7 @@ impl FrontEnd {
                     OnCr3::Retag
                 },
                 root: 0,
+                epoch: 0,
                 by_page: vec![0; BUCKETS].into(),
                 by_region: vec![0; REGIONS].into(),
                 region: Region::Mib2,
@@ -62,8 +64,9 @@ impl FrontEnd {
     pub(crate) fn load_cr3(&mut self, root: u32) {
         if let FrontEnd::Trace(t) = self {
             t.root = root;
-            if t.on_cr3 == OnCr3::Flush {
-                t.clear();
+            match t.on_cr3 {
+                OnCr3::Flush => t.clear(),
+                OnCr3::Retag => t.epoch += 1,
             }
         }
     }
@@ -106,6 +109,8 @@ pub(crate) struct TraceCache {
     shift: u32,
     on_cr3: OnCr3,
     root: u32,
+    /// CR3 loads that lines outlived.
+    epoch: u64,
     by_page: Box<[u32]>,
     /// Lines of large pages, by region.
     by_region: Box<[u32]>,
@@ -118,6 +123,17 @@ struct TraceLine {
     at: PhysAddr,
     root: u32,
     flags: u64,
+    /// When it was last known to be good.
+    epoch: u64,
+}
+
+/// A line that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// The address is there.
+    Sure(PhysAddr),
+    /// It was there before a CR3 load, with these flags of a TLB entry.
+    Unsure(u32, PhysAddr, TlbEntry),
 }
 
 impl TraceCache {
@@ -140,19 +156,38 @@ impl TraceCache {
     }
 
     /// Where `va` is, if its line is held. Changes nothing.
-    pub(crate) fn peek(&self, va: VirtAddr, p: Privilege) -> Option<PhysAddr> {
+    pub(crate) fn peek(&self, va: VirtAddr, p: Privilege) -> Option<Held> {
         let slot = self.find(va, p)?;
-        let offset = va.0 & ((1 << self.shift) - 1);
-        Some(self.lines[slot as usize].at.plus(u64::from(offset)))
+        Some(self.held(slot, va))
     }
 
-    /// As [`TraceCache::peek`], and uses the line.
+    /// As [`TraceCache::peek`], and uses the line, if that is sure.
     #[inline]
-    pub(crate) fn access(&mut self, va: VirtAddr, p: Privilege) -> Option<PhysAddr> {
+    pub(crate) fn access(&mut self, va: VirtAddr, p: Privilege) -> Option<Held> {
         let slot = self.find(va, p)?;
-        self.table.touch(slot);
+        let held = self.held(slot, va);
+        if let Held::Sure(_) = held {
+            self.table.touch(slot);
+        }
+        Some(held)
+    }
+
+    #[inline]
+    fn held(&self, slot: u32, va: VirtAddr) -> Held {
+        let line = &self.lines[slot as usize];
         let offset = va.0 & ((1 << self.shift) - 1);
-        Some(self.lines[slot as usize].at.plus(u64::from(offset)))
+        let at = line.at.plus(u64::from(offset));
+        if line.epoch == self.epoch || line.root == ANY_ROOT {
+            Held::Sure(at)
+        } else {
+            Held::Unsure(slot, at, TlbEntry(line.flags))
+        }
+    }
+
+    /// An unsure line proved good, and is used.
+    pub(crate) fn confirm(&mut self, slot: u32) {
+        self.lines[slot as usize].epoch = self.epoch;
+        self.table.touch(slot);
     }
 
     /// Keeps the line of `va`, which is at `at` and was missing.
@@ -180,6 +215,7 @@ impl TraceCache {
                 self.root
             },
             flags: entry.0,
+            epoch: self.epoch,
         };
         self.count(slot, u32::wrapping_add);
     }
@@ -248,7 +284,10 @@ mod tests {
 
     fn peek(f: &FrontEnd, va: VirtAddr) -> Option<PhysAddr> {
         match f {
-            FrontEnd::Trace(t) => t.peek(va, Privilege::Supervisor),
+            // Roots change here without tables that could say otherwise.
+            FrontEnd::Trace(t) => match t.peek(va, Privilege::Supervisor)? {
+                Held::Sure(at) | Held::Unsure(_, at, _) => Some(at),
+            },
             FrontEnd::L1i(_) => None,
         }
     }

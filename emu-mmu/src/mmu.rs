@@ -214,10 +214,23 @@ impl Mmu {
         let held = unit.peek(va).map(allowed).transpose()?;
         let entry = match held {
             Some(entry) if entry.has(need) => entry,
-            // Not held; or held clean, which the dirty assist would look up again.
-            _ => allowed(walk::walk(&self.mem, &self.root, self.control, va)?.entry)?,
+            // Held clean, which the dirty assist looks up again in memory.
+            Some(_) => allowed(walk::walk(&self.mem, &self.root, self.control, va)?.entry)?,
+            None => allowed(self.foresee_walk(va)?.entry)?,
         };
         Ok(entry.translate(va))
+    }
+
+    /// What the next walk would find, which may go through a cached directory entry.
+    pub(crate) fn foresee_walk(&self, va: VirtAddr) -> Result<walk::Walked, Why> {
+        // Without its PDPTE no cached entry is used either.
+        self.control
+            .pde_address(&self.root, va)
+            .ok_or(Why::NotPresent)?;
+        match self.pde_cache.peek(va) {
+            Some(pde) => walk::walk_table(&self.mem, self.control, va, pde),
+            None => walk::walk(&self.mem, &self.root, self.control, va),
+        }
     }
 
     /// Misses of the shadow ITLB and DTLB since the start, for the identity of decision D7.

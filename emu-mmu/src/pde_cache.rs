@@ -36,6 +36,12 @@ impl PdeCache {
         Some(self.pdes[slot as usize])
     }
 
+    /// The cached entry for `va`. Changes nothing.
+    pub(crate) fn peek(&self, va: VirtAddr) -> Option<u64> {
+        let slot = self.table.as_ref()?.find(0, self.region.of(va))?;
+        Some(self.pdes[slot as usize])
+    }
+
     /// Keeps the entry for `va`, which was not there.
     pub(crate) fn insert(&mut self, va: VirtAddr, pde: u64) {
         if let Some(table) = &mut self.table {

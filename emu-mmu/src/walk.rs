@@ -18,6 +18,8 @@ pub(crate) struct Walked {
     pub(crate) leaf_at: PhysAddr,
     /// The leaf as it is in memory.
     pub(crate) leaf: u64,
+    /// Where the directory entry above it is, and what, if one was read from memory.
+    pub(crate) above: Option<(PhysAddr, u64)>,
 }
 
 /// Follows the path of `va`. Rights are not checked.
@@ -36,8 +38,22 @@ pub(crate) fn walk(
             entry: control.leaf(Rights::ALL, pde, size),
             leaf_at: pde_at,
             leaf: pde,
+            above: None,
         });
     }
+    Ok(Walked {
+        above: Some((pde_at, pde)),
+        ..walk_table(mem, control, va, pde)?
+    })
+}
+
+/// The rest of the path of `va` below a directory entry that maps a table, which may come from a cache.
+pub(crate) fn walk_table(
+    mem: &PhysMem,
+    control: Control,
+    va: VirtAddr,
+    pde: u64,
+) -> Result<Walked, Why> {
     let pte_at = control.pte_address(pde, va);
     let pte = control.entry_at(mem, pte_at);
     check(control, pte, PageSize::Small)?;
@@ -45,6 +61,7 @@ pub(crate) fn walk(
         entry: control.leaf(Rights::ALL.and(pde), pte, PageSize::Small),
         leaf_at: pte_at,
         leaf: pte,
+        above: None,
     })
 }
 

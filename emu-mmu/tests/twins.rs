@@ -3,7 +3,9 @@
 mod common;
 
 use common::*;
-use emu_mmu::{AccessKind, Cr3Load, Mmu, PageFault, PhysAddr, PhysMem, Privilege, VirtAddr};
+use emu_mmu::{
+    AccessKind, Cr3Load, Mmu, PageFault, PagingMode, PhysAddr, PhysMem, Privilege, VirtAddr,
+};
 use lowmem_cost::{Account, Event, Geometry};
 use proptest::prelude::*;
 
@@ -63,6 +65,12 @@ enum Op {
     Mm(u32),
     /// Page-table entry: which of the 12 tables, which entry, what.
     Entry(u64, u64, u64),
+    /// The same of 32-bit paging: which of its 8 tables.
+    Entry32(u64, u64, u64),
+    /// Bits of CR4 change.
+    Cr4(u32),
+    /// Paging off, then on in this mode with a root of its own.
+    Mode(PagingMode, u32),
 }
 
 fn op() -> impl Strategy<Value = (Op, Privilege)> {
@@ -70,6 +78,12 @@ fn op() -> impl Strategy<Value = (Op, Privilege)> {
     let string = || prop_oneof![Just(1u8), Just(2), Just(4)];
     let count = || prop_oneof![0u32..20, Just(1024u32), 0u32..5000];
     let index = prop_oneof![0u64..20, Just(511u64)];
+    let index32 = prop_oneof![0u64..20, 511u64..532, Just(768), Just(1023)];
+    let mode = prop_oneof![
+        2 => Just(PagingMode::Bits32),
+        2 => Just(PagingMode::Pae),
+        1 => Just(PagingMode::Off),
+    ];
     let op = prop_oneof![
         10 => (address(), size()).prop_map(|(a, s)| Op::Read(a, s)),
         8 => (address(), size(), any::<u64>()).prop_map(|(a, s, v)| Op::Write(a, s, v)),
@@ -89,6 +103,9 @@ fn op() -> impl Strategy<Value = (Op, Privilege)> {
         1 => address().prop_map(Op::Invlpg),
         1 => (0u32..3).prop_map(Op::Mm),
         3 => (0u64..12, index, entry()).prop_map(|(t, i, e)| Op::Entry(t, i, e)),
+        2 => (0u64..8, index32, entry()).prop_map(|(t, i, e)| Op::Entry32(t, i, e)),
+        1 => prop_oneof![Just(CR4_PSE), Just(CR4_PAE)].prop_map(Op::Cr4),
+        1 => (mode, 0u32..2).prop_map(|(m, r)| Op::Mode(m, r)),
     ];
     (
         op,
@@ -145,7 +162,7 @@ fn apply(mmu: &mut Mmu, op: &Op, p: Privilege) -> Shown {
         Op::Probe(a, s) => show(mmu.probe_write(a, s, p).map(|()| 0)),
         Op::PeekCode(a) => show(mmu.peek_code(a, p).map(|a| a.0)),
         Op::Cr3(root, why) => (
-            u64::from(mmu.set_cr3(PDPT as u32 + root * 32, why).is_err()),
+            u64::from(mmu.set_cr3(root_of(mmu.paging_mode(), root), why).is_err()),
             None,
             0,
         ),
@@ -172,6 +189,34 @@ fn apply(mmu: &mut Mmu, op: &Op, p: Privilege) -> Shown {
                 .write_u64(PhysAddr(PD0 + table * 0x1000 + 8 * index), entry);
             (0, None, 0)
         }
+        Op::Entry32(table, index, entry) => {
+            mmu.mem
+                .write_u32(PhysAddr(DIR32 + table * 0x1000 + 4 * index), entry as u32);
+            (0, None, 0)
+        }
+        Op::Cr4(bits) => (u64::from(mmu.set_cr4(mmu.cr4() ^ bits).is_err()), None, 0),
+        Op::Mode(mode, root) => {
+            let cr0 = mmu.cr0();
+            mmu.set_cr0(cr0 & CR0_WP | 1).unwrap();
+            let pae = if mode == PagingMode::Pae { CR4_PAE } else { 0 };
+            mmu.set_cr4(mmu.cr4() & !CR4_PAE | pae).unwrap();
+            mmu.set_cr3(root_of(mode, root), Cr3Load::Other).unwrap();
+            let done = match mode {
+                PagingMode::Off => Ok(()),
+                PagingMode::Bits32 | PagingMode::Pae => mmu.set_cr0(cr0 | CR0_PE_PG),
+            };
+            (u64::from(done.is_err()), None, 0)
+        }
+    }
+}
+
+/// Directories and tables of 32-bit paging: 8 frames, which are data frames too.
+const DIR32: u64 = 0x2_0000;
+
+fn root_of(mode: PagingMode, root: u32) -> u32 {
+    match mode {
+        PagingMode::Bits32 => DIR32 as u32 + root * 0x1000,
+        PagingMode::Off | PagingMode::Pae => PDPT as u32 + root * 32,
     }
 }
 
@@ -181,6 +226,21 @@ fn memory(entries: &[(u64, u64, u64)]) -> PhysMem {
     for i in 0..4u64 {
         mem.write_u64(PhysAddr(PDPT + 8 * i), (PD0 + 0x1000 * i) | P);
         mem.write_u64(PhysAddr(PDPT + 32 + 8 * i), (PD0 + 0x1000 * (3 - i)) | P);
+    }
+    for (index, table) in [(0u64, 2u64), (768, 3), (1023, 4)] {
+        for directory in 0..2 {
+            let at = PhysAddr(DIR32 + directory * 0x1000 + index * 4);
+            let table = DIR32 + (table + 2 * directory) * 0x1000;
+            mem.write_u32(at, (table | P | W | U) as u32);
+        }
+    }
+    for table in 2..8 {
+        for index in (0u64..20).chain(511..532).chain([1023]) {
+            let at = PhysAddr(DIR32 + table * 0x1000 + index * 4);
+            let frame = (0x400 + (index + 3 * table) % 16) << 12;
+            let global = if table == 3 { G } else { 0 };
+            mem.write_u32(at, (frame | P | W | U | global) as u32);
+        }
     }
     for &(table, index, entry) in entries {
         mem.write_u64(PhysAddr(PD0 + table * 0x1000 + 8 * index), entry);
