@@ -13,6 +13,8 @@ pub enum MapKind {
     AnonVma,
     /// [`crate::rmap::pte_chain`].
     PteChain,
+    /// [`crate::rmap::anonmm`].
+    Anonmm,
 }
 
 /// How the 4 GB of linear addresses are divided between user and kernel.
@@ -85,6 +87,8 @@ impl Axes {
         Axes {
             rmap: if cfg!(feature = "pte_chain") {
                 MapKind::PteChain
+            } else if cfg!(feature = "anonmm") {
+                MapKind::Anonmm
             } else {
                 MapKind::AnonVma
             },

@@ -144,7 +144,7 @@ pub fn boot_core<K: Kernel>(k: K) {
     arch::map_shared_tables(k);
     arch::init_tables(k);
     vsyscall_page(k, &mut bootmem);
-    let slab_pages = slab::BOOT_BYTES.div_ceil(PAGE_SIZE);
+    let slab_pages = slab::boot_bytes(k).div_ceil(PAGE_SIZE);
     let slab_arrays = bootmem.take(k, slab_pages);
     let slab_start = bootmem.next_pfn - slab_pages;
 

@@ -24,6 +24,8 @@ files! {
     Swap => "swap.rs", Lru => "lru.rs", PteChain => "rmap/pte_chain.rs", AnonVma => "rmap/anon_vma.rs",
     FileRmap => "rmap/file.rs", Page => "page.rs", Syscall => "syscall.rs", Sync => "sync.rs", Panic => "panic",
     RbTree => "rbtree.rs", PrioTree => "prio_tree.rs", Task => "task.rs", List => "list.rs",
+    Anonmm => "rmap/anonmm.rs", AnonVmaRfc => "rmap/anon_vma_rfc.rs",
+    AnonVmaChain => "rmap/anon_vma_chain.rs", SwapOut => "rmap/swap_out.rs",
 }
 
 /// Stops: the invariant at this place does not hold.

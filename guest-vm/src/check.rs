@@ -56,6 +56,8 @@ pub enum Violation {
     },
     /// 5: the scheme's own structure is wrong for a vma.
     SchemeVma { vma: u32, what: &'static str },
+    /// 6: what the scheme keeps beyond pages and vmas is wrong.
+    SchemeAll { what: &'static str, value: u32 },
     /// 8: i_mmap of a file.
     FileVmas {
         file: u32,
@@ -265,6 +267,7 @@ pub fn all<K: Kernel>(k: K) -> Result<(), Violation> {
     pages(k, &s, &vectors)?;
     slots(k, &s)?;
     trees::check(k)?;
+    K::Rmap::check_all(k).map_err(|(what, value)| Violation::SchemeAll { what, value })?;
     let counter = page_state(k, State::NrPageTablePages);
     if counter != s.tables {
         return Err(Violation::PageTables {
@@ -280,7 +283,7 @@ pub fn one_page<K: Kernel>(k: K, page: Low<Page>, ptes: &[Mapper]) -> Result<(),
     let pfn = page_to_pfn(k, page);
     let scheme = K::Rmap::mapcount(k, page);
     let scan = ptes.len() as u32;
-    if scheme != scan {
+    if K::Rmap::counts(k) && scheme != scan {
         return Err(Violation::Mapcount { pfn, scheme, scan });
     }
     for (bit, what) in [(pg::LOCKED, "PG_locked"), (pg::MAPLOCK, "PG_maplock")] {
@@ -335,7 +338,7 @@ fn pages<K: Kernel>(k: K, s: &Scan, vectors: &BTreeMap<u32, u32>) -> Result<(), 
         mapped += !ptes.is_empty() as u32;
     }
     let counter = page_state(k, State::NrMapped);
-    if counter != mapped {
+    if K::Rmap::counts(k) && counter != mapped {
         return Err(Violation::NrMapped {
             counter,
             scan: mapped,

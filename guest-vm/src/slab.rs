@@ -16,6 +16,7 @@ use crate::list::ListHead;
 use crate::page_alloc::{Gfp, alloc_pages, free_pages, page_address, virt_to_page, zone};
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
+use crate::rmap::ReverseMap;
 use crate::root;
 use crate::sync::SpinLock;
 use lowmem_abi::layout::PAGE_SIZE;
@@ -102,6 +103,10 @@ caches! {
     RadixNode, "radix_tree_node", RadixTree, Word;
     /// Inode of a shared-memory object.
     ShmInode, "shmem_inode_cache", Inode, Line;
+    /// anonmm objects; only there under that scheme.
+    Anonmm, "anonmm", Anonmm, Word;
+    /// anon_vma_chain links; only there under that scheme.
+    AnonVmaChain, "anon_vma_chain", AnonVmaChain, Word;
 }
 
 impl CacheId {
@@ -117,8 +122,9 @@ impl CacheId {
             CacheId::Size2048 => 2048,
             CacheId::Pgd => Pgd::size(k),
             CacheId::Pmd | CacheId::Kpmd => PAGE_SIZE,
-            CacheId::PteChain => zone::node(k).l1_line(k),
-            CacheId::AnonVma => 12,
+            CacheId::PteChain | CacheId::AnonVma | CacheId::Anonmm | CacheId::AnonVmaChain => {
+                K::Rmap::cache_bytes(k, self).unwrap_or(0)
+            }
             CacheId::Vma => Vma::size(k),
             CacheId::Mm => Mm::size(k),
             CacheId::Task => Task::size(k),
@@ -134,6 +140,11 @@ impl CacheId {
             // shmem_inode_info: the bare inode and 88 bytes of its own, of which 16 direct swap entries (recalled).
             CacheId::ShmInode => 412,
         }
+    }
+
+    /// Whether this image has the cache: those of other reverse maps are not created.
+    pub fn exists<K: Kernel>(self, k: K) -> bool {
+        self.object_bytes(k) != 0
     }
 
     /// General cache for `bytes` (kmem_find_general_cachep); the largest if none holds them.
@@ -208,7 +219,15 @@ const BATCHREFILL_LIMIT: u32 = 16;
 const ARRAYS_BYTES: u32 = 16 + 120 * 4 + 16 + 480 * 4;
 
 /// Bytes that boot must give [`init`] for the arrays of all caches.
-pub const BOOT_BYTES: u32 = ARRAYS_BYTES * CacheId::ALL.len() as u32;
+pub fn boot_bytes<K: Kernel>(k: K) -> u32 {
+    let mut bytes = 0;
+    for id in CacheId::ALL {
+        if id.exists(k) {
+            bytes += ARRAYS_BYTES;
+        }
+    }
+    bytes
+}
 
 /// A cache's descriptor.
 #[inline(always)]
@@ -433,6 +452,10 @@ fn construct<K: Kernel>(k: K, id: CacheId, object: u32) {
             Low::<SpinLock>::new(object).init(k);
             Low::<ListHead>::new(object.wrapping_add(4)).init(k);
         }
+        CacheId::Anonmm => {
+            Low::<SpinLock>::new(object.wrapping_add(4)).init(k);
+            Low::<ListHead>::new(object.wrapping_add(16)).init(k);
+        }
         CacheId::Size32
         | CacheId::Size64
         | CacheId::Size128
@@ -451,7 +474,8 @@ fn construct<K: Kernel>(k: K, id: CacheId, object: u32) {
         | CacheId::Inode
         | CacheId::Dentry
         | CacheId::BufferHead
-        | CacheId::ShmInode => {}
+        | CacheId::ShmInode
+        | CacheId::AnonVmaChain => {}
     }
 }
 
@@ -540,12 +564,14 @@ fn destroy<K: Kernel>(k: K, id: CacheId, slab: Low<Slab>) {
     }
 }
 
-/// Sets all caches up (kmem_cache_init and the kmem_cache_create calls of boot); `arrays` has [`BOOT_BYTES`].
+/// Sets all caches up (kmem_cache_init and the kmem_cache_create calls of boot); `arrays` has [`boot_bytes`].
 pub fn init<K: Kernel>(k: K, arrays: u32) {
     let mut at = arrays;
     for id in CacheId::ALL {
-        create(k, *id, at);
-        at = at.wrapping_add(ARRAYS_BYTES);
+        if id.exists(k) {
+            create(k, *id, at);
+            at = at.wrapping_add(ARRAYS_BYTES);
+        }
     }
 }
 
@@ -661,6 +687,9 @@ fn enable_cpucache<K: Kernel>(k: K, cachep: Low<Cache>, (size, num): (u32, u32),
 
 /// What a cache holds: (slab pages, objects in use, bytes an object). Objects in arrays count as free.
 pub fn usage<K: Kernel>(k: K, id: CacheId) -> (u32, u32, u32) {
+    if !id.exists(k) {
+        return (0, 0, 0);
+    }
     let cachep = cache(k, id);
     let mut inuse = 0;
     for head in [cachep.slabs_partial(k), cachep.slabs_full(k)] {

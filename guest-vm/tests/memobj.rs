@@ -8,6 +8,7 @@ mod workload;
 use guest_vm::check;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
+use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::pte_chain::PteChains;
 use harness::Access;
 use harness::Harness;
@@ -99,5 +100,17 @@ proptest! {
     #[test]
     fn pte_chain_list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
         history::<PteChains, Split>(info::<Split>(0, 128), &ops);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(20))]
+    #[test]
+    fn anonmm_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {
+        history::<AnonmmMap, Direct>(info::<Direct>(1, 128), &ops);
+    }
+    #[test]
+    fn anonmm_list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
+        history::<AnonmmMap, Split>(info::<Split>(0, 128), &ops);
     }
 }

@@ -7,6 +7,7 @@ mod world;
 use guest_vm::layout::vm;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
+use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::task;
 use harness::{Access, Direct, Split};
@@ -329,5 +330,12 @@ proptest! {
         ops in proptest::collection::vec(op(), 1..60)
     ) {
         random_operations::<AnonVmaMap, Split>(&without_locked_growth(ops));
+    }
+
+    #[test]
+    fn operations_agree_with_the_interval_model_under_anonmm(
+        ops in proptest::collection::vec(op(), 1..60)
+    ) {
+        random_operations::<AnonmmMap, Direct>(&ops);
     }
 }

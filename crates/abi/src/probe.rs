@@ -97,4 +97,6 @@ probes! {
     VmaMerged = 50, "vmas_merged";
     /// Count: a vma split.
     VmaSplit = 51, "vmas_split";
+    /// Count: a shared page that mremap had to copy before moving it (anonmm).
+    MoveCopied = 52, "move_copied";
 }

@@ -13,6 +13,7 @@ pub fn axes_of(config: &Config) -> Result<Axes, String> {
         rmap: match config.rmap {
             Rmap::AnonVma => MapKind::AnonVma,
             Rmap::PteChain => MapKind::PteChain,
+            Rmap::Anonmm => MapKind::Anonmm,
             other => return Err(format!("rmap {other}: not yet")),
         },
         split: match config.split {

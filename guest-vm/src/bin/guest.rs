@@ -20,7 +20,9 @@ use lowmem_abi::port::{BOOTED, ReportKind};
 
 #[cfg(feature = "pte_chain")]
 type Map = guest_vm::rmap::pte_chain::PteChains;
-#[cfg(not(feature = "pte_chain"))]
+#[cfg(feature = "anonmm")]
+type Map = guest_vm::rmap::anonmm::AnonmmMap;
+#[cfg(not(any(feature = "pte_chain", feature = "anonmm")))]
 type Map = guest_vm::rmap::anon_vma::AnonVmaMap;
 
 type Image = Bare<Map>;

@@ -275,6 +275,9 @@ fn do_wp_page<K: Kernel>(k: K, at: At, pte: Pte) -> Result<Served, Oom> {
     let old = pfn_to_page(k, pte.pfn());
     if page::trylock_page(k, old) {
         let reuse = swap::can_share_swap_page(k, old);
+        if reuse {
+            K::Rmap::reused(k, old, at.vma);
+        }
         page::unlock_page(k, old);
         if reuse {
             let new = at.maybe_write(k, pte.with(ACCESSED | DIRTY));
@@ -510,7 +513,7 @@ fn do_swap_page<K: Kernel>(k: K, at: At, pte: Pte, access: Access) -> Result<Ser
     page::unlock_page(k, page);
     set_pte(k, at.pte, new);
     K::Rmap::add_anon(k, page, at.vma, at.pte_at(), &mut spare);
-    if write {
+    if write || K::Rmap::clashes(k, page, at.addr) {
         K::Rmap::spare_free(k, spare);
         do_wp_page(k, at, new)?;
         return Ok(served);

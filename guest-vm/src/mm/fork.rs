@@ -17,6 +17,7 @@ use crate::mm::{Errno, shm, unmapped_base};
 use crate::ptr::Low;
 use crate::rmap::ReverseMap;
 use crate::rmap::file::i_mmap_fork;
+use crate::slab::{CacheId, kmem_cache_free};
 use crate::task::{self, Share, boot_word, current};
 use crate::tlb::flush_tlb_mm;
 use lowmem_abi::boot::BootInfo;
@@ -128,11 +129,15 @@ fn dup_mmap<K: Kernel>(k: K, mm: Low<Mm>, old: Low<Mm>) -> Result<(), Oom> {
             continue;
         }
         let child = vma_copy(k, vma)?;
+        child.set_mm(k, mm);
+        if let Err(oom) = K::Rmap::vma_prepare_copy(k, vma, child) {
+            kmem_cache_free(k, CacheId::Vma, child);
+            return Err(oom);
+        }
         if flags & vm::ACCOUNT != 0 {
             acct_memory(k, pages);
         }
         child.set_flags(k, flags & !vm::LOCKED);
-        child.set_mm(k, mm);
         child.set_next(k, Low::NULL);
         K::Rmap::vma_forked(k, vma, child);
         if !child.file(k).is_null() {

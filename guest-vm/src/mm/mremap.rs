@@ -2,7 +2,7 @@
 //!
 //! A move makes the new vma first (copy_vma, which may merge), then moves one pte at a time: i_mmap_lock for files,
 //! page_table_lock, clear-and-flush of the source, set of the destination; the reverse map is told of each (pte_chain has work
-//! to do, anon_vma none). An anonymous vma without pages takes the pgoff of its new place, others keep theirs so that page->index stays
+//! to do, anon_vma none; anonmm refuses shared pages, which are copied early by a write fault at the old address). An anonymous vma without pages takes the pgoff of its new place, others keep theirs so that page->index stays
 //! right. In a replay the recording decides between growing in place and moving. Left out: duplicating a shared
 //! mapping by old_len 0 beyond what do_munmap's rule gives (it is refused as an empty range).
 //!
@@ -11,7 +11,7 @@
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Vma, vm};
 use crate::mailbox::mailbox;
-use crate::mm::fault::make_pages_present;
+use crate::mm::fault::{Access, handle_mm_fault, make_pages_present};
 use crate::mm::merge::{Area, vma_merge};
 use crate::mm::mmap::{get_unmapped_area, take_recorded};
 use crate::mm::munmap::do_munmap;
@@ -23,10 +23,12 @@ use crate::mm::{Errno, current_mm, page_align, task_size};
 use crate::page_alloc::{pfn_to_page, pfn_valid};
 use crate::pgtable::{pte_alloc_map, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, set_pte};
 use crate::ptr::Low;
-use crate::rmap::{PteAt, ReverseMap};
+use crate::rmap::{Move, PteAt, ReverseMap};
+use crate::slab::{CacheId, kmem_cache_free};
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::mailbox::NO_RESULT;
 use lowmem_abi::port::ReportKind;
+use lowmem_abi::probe::Probe;
 
 /// MREMAP_MAYMOVE.
 pub const MAYMOVE: u32 = 1;
@@ -156,9 +158,9 @@ fn move_vma<K: Kernel>(
     let flags = vma.flags(k);
     let mut vma = vma;
     let new_vma = copy_vma(k, mm, &mut vma, old_addr, (new_addr, new_len))?;
-    if let Err(at) = move_page_tables(k, vma, old_addr, new_addr, old_len) {
+    if let Err(at) = move_page_tables(k, (vma, old_addr), (new_vma, new_addr), old_len) {
         // Out of page tables: move back what was moved; the source's tables are all there.
-        let back = move_page_tables(k, new_vma, new_addr, old_addr, at);
+        let back = move_page_tables(k, (new_vma, new_addr), (vma, old_addr), at);
         crate::bug_on!(k, Mremap, back.is_err(), old_addr);
         mm.set_total_vm(k, mm.total_vm(k).wrapping_add(new_len >> 12));
         conceal_accounting(k, new_vma, (new_addr, new_len), |k| {
@@ -235,7 +237,13 @@ fn copy_vma<K: Kernel>(
             // The source is part of it: was swallowed with its pages, or has grown itself.
             *source = merged;
         } else {
-            K::Rmap::adopt(k, merged, vma);
+            let adopted = K::Rmap::adopt(k, merged, vma);
+            if let Err(oom) = adopted {
+                // Nothing was moved yet: what the merge added goes again.
+                mm.set_total_vm(k, mm.total_vm(k).wrapping_add(len >> 12));
+                let _ = conceal_accounting(k, merged, (addr, len), |k| do_munmap(k, mm, addr, len));
+                return Err(oom);
+            }
         }
         return Ok(merged);
     }
@@ -243,30 +251,44 @@ fn copy_vma<K: Kernel>(
     new.set_start(k, addr);
     new.set_end(k, addr + len);
     new.set_pgoff(k, pgoff);
+    if let Err(oom) = K::Rmap::vma_prepare_copy(k, vma, new) {
+        kmem_cache_free(k, CacheId::Vma, new);
+        return Err(oom);
+    }
     vma_open(k, new);
     vma_link(k, mm, new, &place, Linked::CopyOf(vma));
     Ok(new)
 }
 
-/// Moves the ptes of `len` bytes of `vma` from `old` to `new`; on failure tells how many bytes were moved.
+/// Moves the ptes of `len` bytes between two places, each a vma and an address in it; on failure tells how many bytes were moved.
 fn move_page_tables<K: Kernel>(
     k: K,
-    vma: Low<Vma>,
-    old: u32,
-    new: u32,
+    (vma, old): (Low<Vma>, u32),
+    (to, new): (Low<Vma>, u32),
     len: u32,
 ) -> Result<(), u32> {
     let mut done = 0;
     while done < len {
-        if move_one_page(k, vma, old + done, new + done).is_err() {
-            return Err(done);
+        match move_one_page(k, (vma, old + done), (to, new + done)) {
+            Ok(Move::Go) => done += 4096,
+            Ok(Move::Again) => {
+                // Early COW: the copy is mapped nowhere else and may move.
+                k.probe(Probe::MoveCopied);
+                if handle_mm_fault(k, vma.mm(k), vma, old + done, Access::Write).is_err() {
+                    return Err(done);
+                }
+            }
+            Err(_) => return Err(done),
         }
-        done += 4096;
     }
     Ok(())
 }
 
-fn move_one_page<K: Kernel>(k: K, vma: Low<Vma>, old: u32, new: u32) -> Result<(), Oom> {
+fn move_one_page<K: Kernel>(
+    k: K,
+    (vma, old): (Low<Vma>, u32),
+    to: (Low<Vma>, u32),
+) -> Result<Move, Oom> {
     let mm = vma.mm(k);
     let mapping = mapping_of(k, vma);
     let mut spare = K::Rmap::spare(k)?;
@@ -274,7 +296,7 @@ fn move_one_page<K: Kernel>(k: K, vma: Low<Vma>, old: u32, new: u32) -> Result<(
         mapping.i_mmap_lock(k).lock(k);
     }
     mm.page_table_lock(k).lock(k);
-    let result = move_locked(k, mm, (vma, old), new, &mut spare);
+    let result = move_locked(k, (vma, old), to, &mut spare);
     mm.page_table_lock(k).unlock(k);
     if !mapping.is_null() {
         mapping.i_mmap_lock(k).unlock(k);
@@ -285,25 +307,30 @@ fn move_one_page<K: Kernel>(k: K, vma: Low<Vma>, old: u32, new: u32) -> Result<(
 
 fn move_locked<K: Kernel>(
     k: K,
-    mm: Low<Mm>,
     (vma, old): (Low<Vma>, u32),
-    new: u32,
+    (to_vma, new): (Low<Vma>, u32),
     spare: &mut <K::Rmap as ReverseMap<K>>::Spare,
-) -> Result<(), Oom> {
+) -> Result<Move, Oom> {
+    let mm = vma.mm(k);
     let Some(first) = pte_lookup(k, mm, old) else {
-        return Ok(());
+        return Ok(Move::Go);
     };
     let empty = pte_get(k, first).is_none();
     pte_unmap(k, first);
     if empty {
-        return Ok(());
+        return Ok(Move::Go);
     }
     // Making the destination's table may drop the lock: the source is looked up again behind it.
     let to = pte_alloc_map(k, mm, new)?;
     let Some(from) = pte_lookup(k, mm, old) else {
         pte_unmap(k, to);
-        return Ok(());
+        return Ok(Move::Go);
     };
+    if K::Rmap::moving(k, from, to_vma, new) == Move::Again {
+        pte_unmap(k, from);
+        pte_unmap(k, to);
+        return Ok(Move::Again);
+    }
     let pte = ptep_get_and_clear(k, from);
     flush_tlb_page(k, vma, old);
     set_pte(k, to, pte);
@@ -320,5 +347,5 @@ fn move_locked<K: Kernel>(
     }
     pte_unmap(k, from);
     pte_unmap(k, to);
-    Ok(())
+    Ok(Move::Go)
 }

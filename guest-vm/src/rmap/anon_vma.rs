@@ -93,17 +93,40 @@ fn find_mergeable<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
 }
 
 /// `b` begins where `a` ends, in addresses and in offsets.
-fn joins<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
+pub(super) fn joins<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
     a.end(k) == b.start(k) && a.pgoff(k).wrapping_add((a.end(k) - a.start(k)) >> 12) == b.pgoff(k)
 }
 
-fn same_kind<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
+pub(super) fn same_kind<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
     let access = vm::READ | vm::WRITE | vm::EXEC;
     let special = vm::IO | vm::DONTCOPY | vm::DONTEXPAND | vm::RESERVED;
     (a.flags(k) ^ b.flags(k)) & !access == 0
         && a.flags(k) & special == 0
         && a.file(k) == b.file(k)
         && b.ops(k) != vm_ops::SHM
+}
+
+/// One mapping of a file page more.
+#[inline(always)]
+pub(super) fn add_file_mapcount<K: Kernel>(k: K, page: Low<Page>) {
+    if page::test(k, page, pg::RESERVED) {
+        return;
+    }
+    page::map_lock(k, page);
+    let count = page.rmap(k);
+    page.set_rmap(k, count + 1);
+    if count == 0 {
+        mod_page_state(k, State::NrMapped, 1);
+    }
+    page::map_unlock(k, page);
+}
+
+/// One mapping more of a page that has some.
+#[inline(always)]
+pub(super) fn dup_mapcount<K: Kernel>(k: K, page: Low<Page>) {
+    page::map_lock(k, page);
+    page.set_rmap(k, page.rmap(k) + 1);
+    page::map_unlock(k, page);
 }
 
 /// Takes one mapping off the count with the bit lock; the last clears what names the anon_vma.
@@ -118,7 +141,7 @@ pub(super) fn remove_mapcount<K: Kernel>(k: K, page: Low<Page>) {
     page::map_unlock(k, page);
 }
 
-fn last_gone<K: Kernel>(k: K, page: Low<Page>) {
+pub(super) fn last_gone<K: Kernel>(k: K, page: Low<Page>) {
     if page::test(k, page, pg::ANON) {
         page.set_mapping(k, 0);
         page::clear(k, page, pg::ANON);
@@ -225,15 +248,16 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         !of_vma(k, vma).is_null()
     }
 
-    fn adopt(k: K, vma: Low<Vma>, from: Low<Vma>) {
+    fn adopt(k: K, vma: Low<Vma>, from: Low<Vma>) -> Result<(), Oom> {
         let anon_vma = of_vma(k, from);
         if anon_vma.is_null() || !of_vma(k, vma).is_null() {
-            return;
+            return Ok(());
         }
         anon_vma.lock(k).lock(k);
         part(vma).set_anon_vma(k, anon_vma);
         link(k, vma, anon_vma);
         anon_vma.lock(k).unlock(k);
+        Ok(())
     }
 
     fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom> {
@@ -306,23 +330,12 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
     }
 
     fn add_file(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
-        if page::test(k, page, pg::RESERVED) {
-            return;
-        }
-        page::map_lock(k, page);
-        let count = page.rmap(k);
-        page.set_rmap(k, count + 1);
-        if count == 0 {
-            mod_page_state(k, State::NrMapped, 1);
-        }
-        page::map_unlock(k, page);
+        add_file_mapcount(k, page);
     }
 
     #[inline(always)]
     fn dup(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
-        page::map_lock(k, page);
-        page.set_rmap(k, page.rmap(k) + 1);
-        page::map_unlock(k, page);
+        dup_mapcount(k, page);
     }
 
     #[inline(always)]
@@ -484,7 +497,7 @@ fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
 
 /// Every pte of a file page lies in a linear vma at the right address, or in a nonlinear one.
 #[cfg(not(target_os = "none"))]
-fn check_file_page<K: Kernel>(
+pub(super) fn check_file_page<K: Kernel>(
     k: K,
     page: Low<Page>,
     ptes: &[crate::check::Mapper],
@@ -513,7 +526,7 @@ fn check_file_page<K: Kernel>(
 
 /// Whether each pte's (mm, address) is among `places` exactly once; else the pte.
 #[cfg(not(target_os = "none"))]
-fn once_each(
+pub(super) fn once_each(
     mut places: Vec<(u32, u32)>,
     ptes: &[crate::check::Mapper],
 ) -> Result<(), crate::check::Mapper> {

@@ -5,12 +5,14 @@
 //!
 //! Invariant: nothing is decided here; each function calls the same function of the scheme that the axes name.
 
-use super::{Adjust, PteAt, ReverseMap, Scheme, Spare, Unmap};
-use super::{anon_vma, pte_chain};
+use super::{Adjust, Move, PteAt, ReverseMap, Scheme, Spare, Unmap};
+use super::{anon_vma, anonmm, pte_chain};
 use crate::axes::MapKind;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Page, Vma};
+use crate::page_alloc::Zone;
 use crate::ptr::{Kmapped, Low};
+use crate::slab::CacheId;
 
 /// The scheme of the handle's axes.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,7 @@ macro_rules! for_scheme {
         for_scheme!(@ $k, $Map => $body;
             AnonVma: anon_vma::AnonVmaMap,
             PteChain: pte_chain::PteChains,
+            Anonmm: anonmm::AnonmmMap,
         )
     };
     (@ $k:expr, $Map:ident => $body:expr; $($Kind:ident: $Type:ty,)*) => {
@@ -89,7 +92,15 @@ impl<K: Kernel> ReverseMap<K> for Any {
         fn vma_gone(vma: Low<Vma>);
         fn mergeable(a: Low<Vma>, b: Low<Vma>) -> bool;
         fn pgoff_bound(vma: Low<Vma>) -> bool;
-        fn adopt(vma: Low<Vma>, from: Low<Vma>);
+        fn vma_prepare_copy(parent: Low<Vma>, child: Low<Vma>) -> Result<(), Oom>;
+        fn adopt(vma: Low<Vma>, from: Low<Vma>) -> Result<(), Oom>;
+        fn moving(from: Kmapped, vma: Low<Vma>, addr: u32) -> Move;
+        fn clashes(page: Low<Page>, addr: u32) -> bool;
+        fn reused(page: Low<Page>, vma: Low<Vma>);
+        fn swap_out(zone: Low<Zone>, priority: u32) -> u32;
+        fn cache_bytes(id: CacheId) -> Option<u32>;
+        fn counts() -> bool;
+        fn check_all() -> Result<(), (&'static str, u32)>;
         fn adjust_begin(a: &Adjust) -> Result<(), Oom>;
         fn adjust_end(a: &Adjust);
         fn mm_init(mm: Low<Mm>, parent: Low<Mm>) -> Result<(), Oom>;

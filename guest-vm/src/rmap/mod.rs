@@ -7,6 +7,7 @@
 //! Invariant: after every operation, what a scheme finds for a page equals what a scan of all page tables finds.
 
 pub mod anon_vma;
+pub mod anonmm;
 #[cfg(not(target_os = "none"))]
 pub mod any;
 pub mod file;
@@ -14,8 +15,12 @@ pub mod object;
 pub mod pte_chain;
 
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Vma};
+use crate::layout::{Mm, Page, Vma, pg};
+use crate::page;
+use crate::page_alloc::{Zone, pfn_to_page, pfn_valid, zone};
+use crate::pgtable::pte_get;
 use crate::ptr::{Kmapped, Low};
+use crate::slab::CacheId;
 
 /// Outcome of try_to_unmap (include/linux/rmap.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,15 @@ pub enum Unmap {
     Again,
     /// The page is in use, locked or pinned (SWAP_FAIL).
     Fail,
+}
+
+/// Whether a pte may be moved by mremap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// The page will be found at its new place.
+    Go,
+    /// Not while others map it: the caller breaks sharing by a write fault at the old place and asks again.
+    Again,
 }
 
 /// Where a pte lies, as a scheme may need to remember it.
@@ -114,9 +128,16 @@ pub trait ReverseMap<K: Kernel> {
     fn pgoff_bound(_k: K, _vma: Low<Vma>) -> bool {
         false
     }
+    /// Takes what [`ReverseMap::vma_forked`] needs, while a failure can still be undone by freeing `child`, a struct copy of
+    /// `parent` that is on no list yet.
+    fn vma_prepare_copy(_k: K, _parent: Low<Vma>, _child: Low<Vma>) -> Result<(), Oom> {
+        Ok(())
+    }
     /// mremap moves pages of `from` into `vma`, with which the new area was merged: `vma` must be able to find them. (2.6.7 forgot
     /// this for a vma that had no anonymous page yet; the hole was closed in current kernels only.)
-    fn adopt(_k: K, _vma: Low<Vma>, _from: Low<Vma>) {}
+    fn adopt(_k: K, _vma: Low<Vma>, _from: Low<Vma>) -> Result<(), Oom> {
+        Ok(())
+    }
     /// First half of vma_adjust: takes the lock(s), carries scheme state to vmas that receive pages.
     fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom>;
     /// Second half, after bounds have changed: links `insert` (a struct copy of `vma`), unlinks a swallowed `next` (for
@@ -144,6 +165,17 @@ pub trait ReverseMap<K: Kernel> {
     fn remove(k: K, page: Low<Page>, pte: Kmapped);
     /// mremap moved a pte of `page` from `old` to `new`.
     fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, spare: &mut Self::Spare);
+    /// mremap is about to move the pte at `from` to `addr` in `vma`; page_table_lock is held.
+    fn moving(_k: K, _from: Kmapped, _vma: Low<Vma>, _addr: u32) -> Move {
+        Move::Go
+    }
+    /// Whether a page that was just swapped in at `addr` is mapped elsewhere at a place from which this pte cannot be
+    /// found, so that it must be copied at once. Swap-in and swapoff ask after [`ReverseMap::add_anon`].
+    fn clashes(_k: K, _page: Low<Page>, _addr: u32) -> bool {
+        false
+    }
+    /// A write fault found that nobody else has the locked page: it now belongs to `vma` alone.
+    fn reused(_k: K, _page: Low<Page>, _vma: Low<Vma>) {}
 
     /// Whether any pte maps the page (page_mapped).
     fn mapped(k: K, page: Low<Page>) -> bool;
@@ -155,6 +187,31 @@ pub trait ReverseMap<K: Kernel> {
     /// Unmaps a locked page everywhere; locks as for `page_referenced`. An anonymous page is in the swap cache.
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap;
 
+    /// Linux 2.4's search for pages to unmap, by scanning page tables: stops when enough pages of `zone` or lower ones can be
+    /// freed. Returns how many; 0 of a scheme that has a reverse map.
+    fn swap_out(_k: K, _zone: Low<Zone>, _priority: u32) -> u32 {
+        0
+    }
+
+    /// Bytes of an object of a cache that belongs to reverse maps; none: this scheme does not create the cache.
+    fn cache_bytes(k: K, id: CacheId) -> Option<u32> {
+        match id {
+            CacheId::PteChain => Some(zone::node(k).l1_line(k)),
+            CacheId::AnonVma => Some(12),
+            _ => None,
+        }
+    }
+
+    /// Whether the scheme counts mappings: else neither [`ReverseMap::mapcount`] nor nr_mapped can be checked. Native only.
+    #[cfg(not(target_os = "none"))]
+    fn counts(_k: K) -> bool {
+        true
+    }
+    /// Brute-force check of what belongs to no single page or vma; native only.
+    #[cfg(not(target_os = "none"))]
+    fn check_all(_k: K) -> Result<(), (&'static str, u32)> {
+        Ok(())
+    }
     /// Brute-force check of what the scheme keeps for a page against the ptes that a scan found; native only.
     #[cfg(not(target_os = "none"))]
     fn check_page(
@@ -165,6 +222,20 @@ pub trait ReverseMap<K: Kernel> {
     /// Brute-force check of what the scheme keeps for a vma; native only.
     #[cfg(not(target_os = "none"))]
     fn check_vma(k: K, vma: Low<Vma>) -> Result<(), &'static str>;
+}
+
+/// The anonymous page that a pte maps, by PG_anon; null if none.
+pub(crate) fn anon_page_at<K: Kernel>(k: K, pte: Kmapped) -> Low<Page> {
+    let entry = pte_get(k, pte);
+    if !entry.present() || !pfn_valid(k, entry.pfn()) {
+        return Low::NULL;
+    }
+    let page = pfn_to_page(k, entry.pfn());
+    if page::test(k, page, pg::ANON) {
+        page
+    } else {
+        Low::NULL
+    }
 }
 
 /// A scheme chosen by type before the handle's type exists: a generic native handle `Native<S: Scheme>` has

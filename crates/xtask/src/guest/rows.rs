@@ -23,7 +23,8 @@ pub(super) struct Row {
 /// A reverse map: its name, its feature of guest-vm, probes that it does not pass.
 struct Scheme(&'static str, &'static str, &'static [&'static str]);
 
-const CHAINS: &[&str] = &["chains_allocated", "chains_freed"];
+/// Only anonmm copies pages for mremap.
+const CHAINS: &[&str] = &["chains_allocated", "chains_freed", "move_copied"];
 /// Chains visit no vmas, and 2.6.0's try_to_unmap asks neither for young ptes nor for pinned swap-cache pages.
 const ANON_VMAS: &[&str] = &[
     "anon_vmas_allocated",
@@ -32,6 +33,13 @@ const ANON_VMAS: &[&str] = &[
     "vmas_out_of_range",
     "unmap_young",
     "unmap_pinned",
+    "move_copied",
+];
+const CHAINS_AND_HEADS: &[&str] = &[
+    "chains_allocated",
+    "chains_freed",
+    "anon_vmas_allocated",
+    "anon_vmas_freed",
 ];
 
 /// A trylock of an `up` build never fails.
@@ -40,6 +48,7 @@ const NEVER_FAILS: &str = "unmap_again";
 const SCHEMES: &[Scheme] = &[
     Scheme("anon_vma", "", CHAINS),
     Scheme("pte_chain", "pte_chain", ANON_VMAS),
+    Scheme("anonmm", "anonmm", CHAINS_AND_HEADS),
 ];
 
 /// A split: its name, its feature, its link script.
