@@ -95,6 +95,9 @@ impl Machine {
         if !matches!(owner(k, page), Some(Owner::User | Owner::PageCache)) {
             return Err(format!("owned by {:?}", owner(k, page)));
         }
+        if !<crate::native::Native as Kernel>::Rmap::counts(k) {
+            return Ok(());
+        }
         let mapcount = <crate::native::Native as Kernel>::Rmap::mapcount(k, page);
         if mapcount == 0 {
             return Err("mapcount 0 of a mapped page".to_owned());
