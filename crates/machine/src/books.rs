@@ -100,7 +100,8 @@ const fn side_of(path: Probe) -> Option<Side> {
         | Probe::AnonVmaFreed
         | Probe::MajorFault
         | Probe::VmaMerged
-        | Probe::VmaSplit => return None,
+        | Probe::VmaSplit
+        | Probe::MoveCopied => return None,
     })
 }
 
