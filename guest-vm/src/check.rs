@@ -89,7 +89,9 @@ pub struct Mapper {
     pub mm: u32,
     /// User address.
     pub addr: u32,
-    /// Virtual (direct map) address of the pte.
+    /// Physical address of the pte.
+    pub pte_pa: u64,
+    /// Its address in the direct map; meaningless for a pte page in high memory.
     pub pte_va: u32,
     /// The pte.
     pub pte: u64,
@@ -143,15 +145,18 @@ pub fn each_pte<K: Kernel>(k: K, mm: Low<Mm>, mut f: impl FnMut(Mapper)) -> u32 
                 continue;
             }
             tables += 1;
-            let table = k.page_offset().wrapping_add(e as u32 & !0xfff);
+            let table = Pte(e).pfn();
             for j in 0..512u32 {
-                let pte_va = table + j * 8;
-                let pte = entry(k, pte_va);
+                let (low, high) = (k.frame_word(table, j * 8), k.frame_word(table, j * 8 + 4));
+                let pte = u64::from(high) << 32 | u64::from(low);
                 if pte != 0 {
+                    let pte_pa = (u64::from(table) << 12) + u64::from(j) * 8;
+                    let pte_va = k.page_offset().wrapping_add(pte_pa as u32);
                     let addr = base | j << 12;
                     f(Mapper {
                         mm: mm.va(),
                         addr,
+                        pte_pa,
                         pte_va,
                         pte,
                     });

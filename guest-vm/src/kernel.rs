@@ -9,7 +9,7 @@
 //! page-table entries are read and written through the volatile `pte_*` primitives, because the MMU sets A and D behind
 //! the compiler's back.
 
-use crate::axes::{Axes, BuildKind};
+use crate::axes::{Axes, BuildKind, PteKind};
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::ReverseMap;
 use lowmem_abi::owner::Owner;
@@ -48,6 +48,11 @@ pub trait Kernel: Copy {
     #[inline(always)]
     fn smp(self) -> bool {
         matches!(self.axes().build, BuildKind::Smp)
+    }
+    /// Pte pages may lie in high memory (CONFIG_HIGHPTE).
+    #[inline(always)]
+    fn highpte(self) -> bool {
+        matches!(self.axes().pte, PteKind::High)
     }
     /// First virtual address of the direct map.
     #[inline(always)]
@@ -132,6 +137,9 @@ pub trait Kernel: Copy {
     fn transfer(self, t: Transfer);
     /// Reports and never returns.
     fn fatal(self, kind: ReportKind, place: u32, detail: u32, value: u32) -> !;
+    /// A word of a frame in any zone, read past all mappings: for checks that scan page tables.
+    #[cfg(not(target_os = "none"))]
+    fn frame_word(self, pfn: u32, offset: u32) -> u32;
     /// Injected failure of a trylock, for tests: false on x86 and in normal runs.
     fn inject_trylock_failure(self) -> bool;
 }

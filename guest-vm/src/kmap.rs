@@ -139,6 +139,16 @@ pub fn kunmap_atomic<K: Kernel>(k: K, at: Kmapped, ty: KmType) {
     dec_preempt_count(k);
 }
 
+/// Physical address behind `at`, a slot or the direct map (kmap_atomic_to_page: a slot's own pte says it).
+#[inline(always)]
+pub fn kmap_atomic_to_phys<K: Kernel>(k: K, at: Kmapped) -> u64 {
+    if at.0 < pkmap_base(k) {
+        return u64::from(at.0.wrapping_sub(k.page_offset()));
+    }
+    let slot = Kmapped(arch(k).fixmap_pte(k).wrapping_add(((at.0 >> 12) & 511) * 8));
+    (u64::from(Pte(k.pte_read(slot)).pfn()) << 12) | u64::from(at.0 & 0xfff)
+}
+
 guest_struct! {
     /// State of the kmap window.
     pub struct Pkmap [K] size 16384;

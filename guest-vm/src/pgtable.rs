@@ -264,11 +264,41 @@ pub fn pmd_offset<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Low<u32> {
     Low::new(pmd + ((addr >> 21) & 511) * 8)
 }
 
-/// Direct-map address of `addr`'s pte in the table that page-directory entry `entry` names.
+/// Frame of the table that the page-directory entry at `pmd` names. A high one needs the upper word, too.
 #[inline(always)]
-fn pte_offset<K: Kernel>(k: K, entry: u32, addr: u32) -> Kmapped {
-    let table = k.page_offset().wrapping_add(entry & !0xfff);
-    Kmapped(table + ((addr >> 12) & 511) * 8)
+fn pmd_pfn<K: Kernel>(k: K, pmd: Low<u32>) -> u32 {
+    let low = pmd.read(k) >> 12;
+    if k.highpte() {
+        low | pmd.field::<u32>(4).read(k) << 20
+    } else {
+        low
+    }
+}
+
+/// Which atomic slot shows a pte page in high memory (KM_PTE0, KM_PTE1); the same place without HIGHPTE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// pte_offset_map.
+    First,
+    /// pte_offset_map_nested: while another table is shown.
+    Nested,
+}
+
+/// Address of `addr`'s pte in the table that the page-directory entry at `pmd` names: in the direct map, or in the slot that
+/// shows the table now.
+#[inline(always)]
+fn pte_offset<K: Kernel>(k: K, pmd: Low<u32>, addr: u32, shown: Shown) -> Kmapped {
+    let offset = ((addr >> 12) & 511) * 8;
+    if k.highpte() {
+        let slot = match shown {
+            Shown::First => KmType::Pte0,
+            Shown::Nested => KmType::Pte1,
+        };
+        kmap_atomic(k, pfn_to_page(k, pmd_pfn(k, pmd)), slot).at(offset)
+    } else {
+        let table = k.page_offset().wrapping_add(pmd.read(k) & !0xfff);
+        Kmapped(table + offset)
+    }
 }
 
 /// The pte of `addr`, its table made if missing (page_table_lock held; dropped and retaken around the allocation).
@@ -278,7 +308,7 @@ pub fn pte_alloc_map<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Result<Kmapped,
     if pmd.read(k) & PRESENT == 0 {
         pte_alloc(k, mm, pmd, addr)?;
     }
-    Ok(pte_offset(k, pmd.read(k), addr))
+    Ok(pte_offset(k, pmd, addr, Shown::First))
 }
 
 /// Makes the page table of the page-directory entry at `pmd` (pte_alloc_one and pmd_populate).
@@ -286,7 +316,12 @@ pub fn pte_alloc_map<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Result<Kmapped,
 #[inline(never)]
 fn pte_alloc<K: Kernel>(k: K, mm: Low<Mm>, pmd: Low<u32>, addr: u32) -> Result<(), Oom> {
     mm.page_table_lock(k).unlock(k);
-    let page = alloc_pages(k, Gfp::Kernel, 0, Owner::Pte);
+    let gfp = if k.highpte() {
+        Gfp::HighUser
+    } else {
+        Gfp::Kernel
+    };
+    let page = alloc_pages(k, gfp, 0, Owner::Pte);
     if let Ok(page) = page {
         let at = kmap_atomic(k, page, KmType::User0);
         k.clear_page(at);
@@ -306,21 +341,40 @@ fn pte_alloc<K: Kernel>(k: K, mm: Low<Mm>, pmd: Low<u32>, addr: u32) -> Result<(
     Ok(())
 }
 
+/// Whether `addr` has a page table (page_table_present).
+#[inline(always)]
+pub fn pte_table_present<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> bool {
+    pmd_offset(k, mm, addr).read(k) & PRESENT != 0
+}
+
 /// The pte of `addr` if its table exists.
 #[inline]
 pub fn pte_lookup<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Option<Kmapped> {
-    let entry = pmd_offset(k, mm, addr).read(k);
-    if entry & PRESENT == 0 {
+    lookup(k, mm, addr, Shown::First)
+}
+
+/// The same while another pte is in use.
+#[inline]
+pub fn pte_lookup_nested<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> Option<Kmapped> {
+    lookup(k, mm, addr, Shown::Nested)
+}
+
+#[inline(always)]
+fn lookup<K: Kernel>(k: K, mm: Low<Mm>, addr: u32, shown: Shown) -> Option<Kmapped> {
+    let pmd = pmd_offset(k, mm, addr);
+    if pmd.read(k) & PRESENT == 0 {
         None
     } else {
-        Some(pte_offset(k, entry, addr))
+        Some(pte_offset(k, pmd, addr, shown))
     }
 }
 
-/// Ends a use of [`pte_alloc_map`] or [`pte_lookup`] (nothing without highpte).
+/// Ends a use of [`pte_alloc_map`] or a look-up (nothing without HIGHPTE).
 #[inline(always)]
 pub fn pte_unmap<K: Kernel>(k: K, pte: Kmapped) {
-    let _ = (k, pte);
+    if k.highpte() {
+        kunmap_atomic(k, pte, KmType::Pte0);
+    }
 }
 /// Reads a pte.
 #[inline(always)]
@@ -452,8 +506,9 @@ fn clear_directory<K: Kernel>(k: K, mm: Low<Mm>, slot: u32) {
         let at: Low<u32> = Low::new(pmd + i * 8);
         let entry = at.read(k);
         if entry & PRESENT != 0 {
+            let pfn = pmd_pfn(k, at);
             k.pte_set_64(Kmapped(at.va()), 0);
-            let page = pfn_to_page(k, entry >> 12);
+            let page = pfn_to_page(k, pfn);
             <K::Rmap as ReverseMap<K>>::pte_page_exit(k, page);
             mod_page_state(k, State::NrPageTablePages, 1u32.wrapping_neg());
             free_pages(k, page, 0);

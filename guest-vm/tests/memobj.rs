@@ -12,7 +12,7 @@ use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::pte_chain::PteChains;
 use harness::Access;
 use harness::Harness;
-use harness::{Direct, Split};
+use harness::{Direct, DirectHigh, Split, SplitHigh};
 use lowmem_abi::boot::BootInfo;
 use proptest::prelude::*;
 use workload::{Op, World, op};
@@ -63,6 +63,19 @@ proptest! {
     #[test]
     fn pte_chain_with_highmem(ops in prop::collection::vec(op(), 1..60)) {
         history::<PteChains, Direct>(BootInfo { ram_frames: 1000 << 8, ..info::<Direct>(1, 64) }, &ops);
+    }
+}
+
+// Page tables in highmem too: each pte is reached through a slot.
+proptest! {
+    #![proptest_config(cases(6))]
+    #[test]
+    fn anon_vma_with_highpte(ops in prop::collection::vec(op(), 1..60)) {
+        history::<AnonVmaMap, DirectHigh>(BootInfo { ram_frames: 1000 << 8, ..info::<DirectHigh>(1, 128) }, &ops);
+    }
+    #[test]
+    fn anon_vma_with_highpte_4g4g(ops in prop::collection::vec(op(), 1..60)) {
+        history::<AnonVmaMap, SplitHigh>(BootInfo { ram_frames: 4000 << 8, ..info::<SplitHigh>(1, 128) }, &ops);
     }
 }
 

@@ -485,6 +485,10 @@ impl Kernel for Native {
         }))
     }
 
+    fn frame_word(self, pfn: u32, offset: u32) -> u32 {
+        self.mem().read_u32(Pfn(pfn).base().plus(u64::from(offset)))
+    }
+
     fn inject_trylock_failure(self) -> bool {
         let host = self.host();
         if host.fail_trylock_every == 0 {

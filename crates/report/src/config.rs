@@ -149,7 +149,7 @@ axis! {
         /// They lie in low memory.
         Off: "off", Built;
         /// They may lie in high memory.
-        On: "on", Planned;
+        On: "on", Built;
     }
 }
 

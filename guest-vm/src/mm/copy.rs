@@ -9,7 +9,8 @@ use crate::layout::{Mm, Vma, pg, vm};
 use crate::page;
 use crate::page_alloc::{pfn_to_page, pfn_valid};
 use crate::pgtable::{
-    ACCESSED, DIRTY, pte_alloc_map, pte_get, pte_lookup, pte_unmap, ptep_set_wrprotect, set_pte,
+    ACCESSED, DIRTY, pte_alloc_map, pte_get, pte_lookup_nested, pte_table_present, pte_unmap,
+    ptep_set_wrprotect, set_pte,
 };
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::{PteAt, ReverseMap};
@@ -57,8 +58,7 @@ pub fn copy_page_range<K: Kernel>(
         if stop > end || stop < addr {
             stop = end;
         }
-        if let Some(from) = pte_lookup(k, src_mm, addr) {
-            pte_unmap(k, from);
+        if pte_table_present(k, src_mm, addr) {
             result = copy_table(k, c, (addr, stop), &mut spare);
             if result.is_err() {
                 break;
@@ -80,7 +80,7 @@ fn copy_table<K: Kernel>(
     let mut to = pte_alloc_map(k, c.dst, addr)?;
     let lock = c.src.page_table_lock(k);
     lock.lock(k);
-    let Some(mut from) = pte_lookup(k, c.src, addr) else {
+    let Some(mut from) = pte_lookup_nested(k, c.src, addr) else {
         lock.unlock(k);
         return Ok(());
     };

@@ -21,8 +21,11 @@ use crate::mm::vma::{
 };
 use crate::mm::{Errno, current_mm, page_align, task_size};
 use crate::page_alloc::{pfn_to_page, pfn_valid};
-use crate::pgtable::{pte_alloc_map, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, set_pte};
-use crate::ptr::Low;
+use crate::pgtable::{
+    pte_alloc_map, pte_get, pte_lookup_nested, pte_table_present, pte_unmap, ptep_get_and_clear,
+    set_pte,
+};
+use crate::ptr::{Kmapped, Low};
 use crate::rmap::{Move, PteAt, ReverseMap};
 use crate::slab::{CacheId, kmem_cache_free};
 use crate::tlb::flush_tlb_page;
@@ -312,19 +315,23 @@ fn move_locked<K: Kernel>(
     spare: &mut <K::Rmap as ReverseMap<K>>::Spare,
 ) -> Result<Move, Oom> {
     let mm = vma.mm(k);
-    let Some(first) = pte_lookup(k, mm, old) else {
+    let Some(mut from) = source(k, mm, old) else {
         return Ok(Move::Go);
     };
-    let empty = pte_get(k, first).is_none();
-    pte_unmap(k, first);
-    if empty {
-        return Ok(Move::Go);
-    }
-    // Making the destination's table may drop the lock: the source is looked up again behind it.
-    let to = pte_alloc_map(k, mm, new)?;
-    let Some(from) = pte_lookup(k, mm, old) else {
-        pte_unmap(k, to);
-        return Ok(Move::Go);
+    let to = if pte_table_present(k, mm, new) {
+        pte_alloc_map(k, mm, new)?
+    } else {
+        // Making the destination's table may drop the lock: the source is looked up again behind it.
+        pte_unmap(k, from);
+        let to = pte_alloc_map(k, mm, new)?;
+        match source(k, mm, old) {
+            Some(again) => from = again,
+            None => {
+                pte_unmap(k, to);
+                return Ok(Move::Go);
+            }
+        }
+        to
     };
     if K::Rmap::moving(k, from, to_vma, new) == Move::Again {
         pte_unmap(k, from);
@@ -348,4 +355,15 @@ fn move_locked<K: Kernel>(
     pte_unmap(k, from);
     pte_unmap(k, to);
     Ok(Move::Go)
+}
+
+/// The pte to be moved, if there is one (get_one_pte_map_nested).
+#[inline(always)]
+fn source<K: Kernel>(k: K, mm: Low<Mm>, old: u32) -> Option<Kmapped> {
+    let pte = pte_lookup_nested(k, mm, old)?;
+    if pte_get(k, pte).is_none() {
+        pte_unmap(k, pte);
+        return None;
+    }
+    Some(pte)
 }

@@ -11,7 +11,7 @@
     reason = "each test file uses a part of it"
 )]
 
-use guest_vm::axes::{Axes, SplitKind};
+use guest_vm::axes::{Axes, PteKind, SplitKind};
 use guest_vm::guest_struct::Layout;
 use guest_vm::kernel::{CopyDir, Flush, Half, Kernel, Oom};
 use guest_vm::layout::{Frame, Mm, Page, Vma};
@@ -29,12 +29,27 @@ use std::marker::PhantomData;
 /// An address-space split, chosen by type.
 pub trait Access: 'static {
     const SPLIT: SplitKind;
+    const PTE: PteKind = PteKind::Low;
 }
 /// 3G/1G.
 #[derive(Debug, Clone, Copy)]
 pub enum Direct {}
 impl Access for Direct {
     const SPLIT: SplitKind = SplitKind::G3G1;
+}
+/// 3G/1G with pte pages in high memory.
+#[derive(Debug, Clone, Copy)]
+pub enum DirectHigh {}
+impl Access for DirectHigh {
+    const SPLIT: SplitKind = SplitKind::G3G1;
+    const PTE: PteKind = PteKind::High;
+}
+/// 4G/4G with pte pages in high memory.
+#[derive(Debug, Clone, Copy)]
+pub enum SplitHigh {}
+impl Access for SplitHigh {
+    const SPLIT: SplitKind = SplitKind::G4G4;
+    const PTE: PteKind = PteKind::High;
 }
 /// 4G/4G.
 #[derive(Debug, Clone, Copy)]
@@ -166,6 +181,7 @@ impl<R: Scheme, U: Access> Kernel for Native<R, U> {
     fn axes(self) -> Axes {
         Axes {
             split: U::SPLIT,
+            pte: U::PTE,
             ..Axes::DEFAULT
         }
     }
@@ -370,6 +386,10 @@ impl<R: Scheme, U: Access> Kernel for Native<R, U> {
             _ => panic!("{kind:?}: place {place}, detail {detail:#x}, value {value:#x}"),
         }
     }
+    fn frame_word(self, pfn: u32, offset: u32) -> u32 {
+        self.word_at(pfn, offset, None)
+    }
+
     fn inject_trylock_failure(self) -> bool {
         let every = self.c.fail_trylock.get();
         if every == 0 {
@@ -397,12 +417,14 @@ impl<R, U> Native<R, U> {
         let k = self;
         let mut error = (u32::from(write) << 1) | (u32::from(ring == Ring::User) << 2);
         let mm = guest_vm::mm::current_mm(k);
-        let pmd = guest_vm::pgtable::pmd_offset(k, mm, va).read(k);
-        if pmd & 1 == 0 {
+        let pmd = guest_vm::pgtable::pmd_offset(k, mm, va);
+        let (low, high) = (pmd.read(k), pmd.field::<u32>(4).read(k));
+        if low & 1 == 0 {
             return Err(error);
         }
-        let pte = Kmapped(k.page_offset().wrapping_add(pmd & !0xfff) + ((va >> 12) & 511) * 8);
-        let entry = k.pte_read(pte);
+        let (table, at) = (low >> 12 | high << 20, ((va >> 12) & 511) * 8);
+        let half = |at: u32| u64::from(k.word_at(table, at, None));
+        let entry = half(at) | half(at + 4) << 32;
         if entry & 1 == 0 {
             return Err(error);
         }
@@ -411,7 +433,7 @@ impl<R, U> Native<R, U> {
             return Err(error);
         }
         let ad = 0x20 | if write { 0x40 } else { 0 };
-        k.pte_write_half(pte, Half::Low, entry as u32 | ad);
+        k.word_at(table, at, Some(entry as u32 | ad));
         Ok((entry >> 12) as u32)
     }
 }
@@ -450,6 +472,7 @@ where
     pub fn with_info(info: BootInfo) -> Self {
         let axes = Axes {
             split: U::SPLIT,
+            pte: U::PTE,
             ..Axes::DEFAULT
         };
         let (page_offset, maxmem) = (axes.page_offset(), axes.maxmem());
