@@ -9,6 +9,9 @@ use lowmem_report::config::{Build, Highpte, PageCache, Rmap, Split};
 
 /// The axes of a configuration; `Err` names a value that no image can have.
 pub fn axes_of(config: &Config) -> Result<Axes, String> {
+    if config.rmap == Rmap::PteChain && config.highpte == Highpte::On {
+        return Err("rmap pte_chain with highpte on: not yet".to_owned());
+    }
     Ok(Axes {
         rmap: match config.rmap {
             Rmap::AnonVma => MapKind::AnonVma,

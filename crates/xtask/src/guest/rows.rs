@@ -97,6 +97,7 @@ pub(super) fn committed() -> Vec<Row> {
         }
         for split in ["3g1g", "4g4g"] {
             rows.push(format!("{rmap}-{split}-up"));
+            rows.push(format!("{rmap}-{split}-highpte"));
         }
     }
     rows.iter()
