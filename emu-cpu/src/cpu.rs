@@ -41,6 +41,8 @@ pub const CR0_NW: u32 = 1 << 29;
 pub const CR0_CD: u32 = 1 << 30;
 /// CR0.PG.
 pub const CR0_PG: u32 = 1 << 31;
+/// CR4.DE.
+pub const CR4_DE: u32 = 1 << 3;
 /// CR4.TSD.
 pub const CR4_TSD: u32 = 1 << 2;
 /// CR4.PSE.
@@ -49,6 +51,8 @@ pub const CR4_PSE: u32 = 1 << 4;
 pub const CR4_PAE: u32 = 1 << 5;
 /// CR4.PGE.
 pub const CR4_PGE: u32 = 1 << 7;
+/// CR4.PCE.
+pub const CR4_PCE: u32 = 1 << 8;
 /// EFER.NXE.
 pub const EFER_NXE: u32 = 1 << 11;
 
@@ -75,7 +79,7 @@ pub(crate) struct Features {
     pub(crate) fetch: FetchShape,
 }
 
-/// A 32-bit x86 CPU in protected mode.
+/// A 32-bit x86 CPU.
 #[derive(Debug)]
 pub struct Cpu {
     /// General registers.
@@ -93,7 +97,7 @@ pub struct Cpu {
     pub tr: Segment,
     /// CR2.
     pub cr2: u32,
-    /// Debug registers: stored, without effect (but DR6.BS is set by single-stepping).
+    /// Debug registers. After writing DR7 from outside, [`Cpu::run`] sees it.
     pub dr: [u32; 8],
     /// The MSRs of sysenter.
     pub sysenter: SysenterMsrs,
@@ -117,8 +121,14 @@ pub struct Cpu {
     pub(crate) flat_writes: u32,
     /// The part of ESP that the stack uses: all, or 16 bits.
     pub(crate) stack_mask: u32,
-    /// Highest EIP, and whether CS is a 32-bit segment with base 0.
+    /// Highest EIP.
     pub(crate) code_limit: u32,
+    /// CS is a 32-bit segment with base 0 and no limit.
+    pub(crate) flat_code: bool,
+    /// Debug conditions (bits of DR6) that trap when the instruction has completed.
+    pub(crate) debug_pending: u32,
+    /// The last instruction loaded SS: no debug exception before the next one has completed.
+    pub(crate) debug_shadow: bool,
     pub(crate) cpl: u8,
     pub(crate) privilege: Privilege,
     pub(crate) cr0: u32,
@@ -172,6 +182,9 @@ impl Cpu {
             flat_writes: 0,
             stack_mask: u32::MAX,
             code_limit: u32::MAX,
+            flat_code: true,
+            debug_pending: 0,
+            debug_shadow: false,
             cpl: 0,
             privilege: Privilege::Supervisor,
             cr0: CR0_PE | CR0_ET,
@@ -235,12 +248,16 @@ impl Cpu {
     /// Sets all of EFLAGS that exists, without checks.
     pub fn set_eflags(&mut self, value: u32) {
         use flags::*;
-        const OTHER: u32 = TF | IF | DF | IOPL | NT | RF | AC | ID;
+        const OTHER: u32 = TF | IF | DF | IOPL | NT | RF | VM | AC | ID;
+        let before = self.other_flags;
         if value & IF != 0 && self.other_flags & IF == 0 {
             self.if_sets += 1;
         }
         self.flags.set_arith(value);
         self.other_flags = value & OTHER | 2;
+        if (before ^ self.other_flags) & AC != 0 {
+            self.refresh_segments();
+        }
     }
 
     /// A segment register.
@@ -286,6 +303,18 @@ impl Cpu {
     pub(crate) fn refresh_segments(&mut self) {
         self.flat_reads = 0;
         self.flat_writes = 0;
+        let cs = self.segs[Seg::Cs as usize];
+        self.code_limit = cs.limit;
+        self.flat_code = cs.base == 0 && cs.limit == u32::MAX && cs.is_32bit();
+        self.stack_mask = if self.segs[Seg::Ss as usize].is_32bit() {
+            u32::MAX
+        } else {
+            0xffff
+        };
+        // With something to check at every access there is no short way.
+        if self.breakpoints_on() || self.checks_alignment() {
+            return;
+        }
         for (i, s) in self.segs.iter().enumerate() {
             if s.flat_for_reads() {
                 self.flat_reads |= 1 << i;
@@ -294,12 +323,11 @@ impl Cpu {
                 }
             }
         }
-        self.code_limit = self.segs[Seg::Cs as usize].limit;
-        self.stack_mask = if self.segs[Seg::Ss as usize].is_32bit() {
-            u32::MAX
-        } else {
-            0xffff
-        };
+    }
+
+    /// Unaligned accesses raise #AC.
+    pub(crate) fn checks_alignment(&self) -> bool {
+        self.cpl == 3 && self.cr0 & CR0_AM != 0 && self.other_flags & flags::AC != 0
     }
 
     /// CR0.
@@ -343,6 +371,7 @@ impl Cpu {
         }
         self.mmu.set_cr0(cr0)?;
         self.cr0 = cr0;
+        self.refresh_segments();
         Ok(())
     }
 

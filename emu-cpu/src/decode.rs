@@ -3,7 +3,9 @@
 //! iced-x86 decodes; this picks the handler from the table of forms and packs operands, accounting
 //! class and the registers that matter to the load-use rule into an [`Op`]. Undecodable bytes and
 //! forms outside the table become an operation that raises #UD, fetched and restarted like any
-//! other. Invariant: the same bytes always give the same operation.
+//! other. What the family of CPUID's signature did not know is decoded as it did: prefixes that later
+//! made other instructions (tzcnt, lzcnt, wbnoinvd) are ignored, 0F 0D and 0F 18-1F are NOPs.
+//! Invariant: the same bytes in a code segment of the same size always give the same operation.
 
 use crate::exec::{Kind, kind, system};
 use crate::forms::{Form, form};
@@ -20,6 +22,19 @@ pub(crate) const MAX_LEN: usize = 15;
 
 /// Upper half of a probe's displacement (D10).
 const PROBE_MAGIC: u32 = 0x4c4d;
+
+/// See the module's text.
+pub(crate) const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
+    | DecoderOptions::NO_WBNOINVD
+    | DecoderOptions::NO_MPFX_0FBC
+    | DecoderOptions::NO_MPFX_0FBD;
+
+/// Default operand and address size: D of the code segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CodeSize {
+    Bits16 = 16,
+    Bits32 = 32,
+}
 
 /// What decoding gave.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +63,9 @@ impl Translator {
     }
 
     /// Decodes the instruction at the start of `bytes` (at most [`MAX_LEN`] count).
-    pub(crate) fn decode(&mut self, bytes: &[u8], probes: bool) -> Decoded {
+    pub(crate) fn decode(&mut self, bytes: &[u8], size: CodeSize, probes: bool) -> Decoded {
         let bytes = &bytes[..bytes.len().min(MAX_LEN)];
-        let mut decoder = Decoder::with_ip(32, bytes, 0, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(size as u32, bytes, 0, OPTIONS);
         let i = decoder.decode();
         match decoder.last_error() {
             DecoderError::NoMoreBytes if bytes.len() < MAX_LEN => return Decoded::MoreBytes,
@@ -61,7 +76,16 @@ impl Translator {
         }
         let op = form(i.mnemonic())
             .and_then(|f| self.pack(&i, f, probes))
-            .unwrap_or_else(|| bare(i.len(), system::undefined));
+            .unwrap_or_else(|| {
+                bare(
+                    i.len(),
+                    if is_x87(&i) {
+                        system::x87
+                    } else {
+                        system::undefined
+                    },
+                )
+            });
         Decoded::Op(op)
     }
 
@@ -77,6 +101,11 @@ impl Translator {
                 _ => 0,
             };
             op.seg = segment_number(i.memory_segment());
+        }
+        if let Some((element, address)) = port_string(i) {
+            op.r1 = element;
+            op.r2 = address;
+            op.imm = u32::from(kind(i, 0) == Kind::Reg);
         }
         self.operands(i, &mut op);
         self.accounting(i, &mut op);
@@ -112,6 +141,14 @@ impl Translator {
                 OpKind::NearBranch32 => {
                     op.imm = i.near_branch32().wrapping_sub(i.len() as u32);
                 }
+                OpKind::NearBranch16 => {
+                    op.imm = u32::from(i.near_branch16().wrapping_sub(i.len() as u16));
+                }
+                OpKind::FarBranch16 => {
+                    op.imm = u32::from(i.far_branch16());
+                    op.disp = u32::from(i.far_branch_selector());
+                }
+                OpKind::Immediate8_2nd => op.disp = u32::from(i.immediate8_2nd()),
                 OpKind::FarBranch32 => {
                     op.imm = i.far_branch32();
                     op.disp = u32::from(i.far_branch_selector());
@@ -123,8 +160,10 @@ impl Translator {
                 }
             }
         }
-        op.r1 = registers[0];
-        op.r2 = registers[1];
+        if port_string(i).is_none() {
+            op.r1 = registers[0];
+            op.r2 = registers[1];
+        }
         let bytes = match kind(i, 0) {
             Kind::Reg => i.op0_register().size(),
             _ => i.memory_size().size(),
@@ -150,9 +189,18 @@ impl Translator {
                     op.imm = u32::from(i.immediate8());
                 }
             }
-            iced_x86::Mnemonic::Lldt | iced_x86::Mnemonic::Ltr | iced_x86::Mnemonic::Lmsw => {
+            iced_x86::Mnemonic::Lldt
+            | iced_x86::Mnemonic::Ltr
+            | iced_x86::Mnemonic::Lmsw
+            | iced_x86::Mnemonic::Verr
+            | iced_x86::Mnemonic::Verw => {
                 op.x = u8::from(kind(i, 0) == Kind::Reg);
             }
+            iced_x86::Mnemonic::Les => op.x = 0,
+            iced_x86::Mnemonic::Lss => op.x = 2,
+            iced_x86::Mnemonic::Lds => op.x = 3,
+            iced_x86::Mnemonic::Lfs => op.x = 4,
+            iced_x86::Mnemonic::Lgs => op.x = 5,
             _ => {}
         }
     }
@@ -250,7 +298,8 @@ fn memory(i: &Instruction, op: &mut Op) {
 /// `0F 1F 84 00` with the magic number in the displacement's upper half: nop [eax+eax+disp32] in
 /// exactly eight bytes.
 fn is_probe(i: &Instruction) -> bool {
-    i.code() == Code::Nop_rm32
+    i.code() == Code::Reservednop_rm32_r32_0F1F
+        && i.op1_register() == Register::EAX
         && i.len() == 8
         && i.memory_base() == Register::EAX
         && i.memory_index() == Register::EAX
@@ -260,6 +309,27 @@ fn is_probe(i: &Instruction) -> bool {
 
 fn is_string(i: &Instruction) -> bool {
     i.is_string_instruction()
+}
+
+/// ins and outs: bytes of an element, bytes of the address registers.
+fn port_string(i: &Instruction) -> Option<(u8, u8)> {
+    use iced_x86::Mnemonic::*;
+    let element = match i.mnemonic() {
+        Insb | Outsb => 1,
+        Insw | Outsw => 2,
+        Insd | Outsd => 4,
+        _ => return None,
+    };
+    let narrow = |n| matches!(i.op_kind(n), OpKind::MemorySegSI | OpKind::MemoryESDI);
+    Some((element, if narrow(0) || narrow(1) { 2 } else { 4 }))
+}
+
+/// An escape to the coprocessor (fwait has a form of its own).
+fn is_x87(i: &Instruction) -> bool {
+    use iced_x86::CpuidFeature::{FPU, FPU287, FPU387};
+    i.cpuid_features()
+        .iter()
+        .any(|f| matches!(f, &FPU | &FPU287 | &FPU387))
 }
 
 /// mov to a control or debug register, or to a segment register by mov or pop.
@@ -278,11 +348,23 @@ fn class(i: &Instruction, plain: Event) -> Event {
         Imul if i.op_count() == 1 => Event::InsnMul,
         Rol | Ror if kind(i, 1) == Kind::Reg => Event::InsnShiftDouble,
         Rcl | Rcr if kind(i, 1) == Kind::Reg || i.immediate8() != 1 => Event::InsnShiftDouble,
-        _ if is_string(i) && (i.has_rep_prefix() || i.has_repne_prefix()) => Event::RepStart,
+        _ if is_string(i)
+            && port_string(i).is_none()
+            && (i.has_rep_prefix() || i.has_repne_prefix()) =>
+        {
+            Event::RepStart
+        }
         Jmp | Call
             if matches!(
                 i.code(),
-                Code::Jmp_ptr1632 | Code::Jmp_m1632 | Code::Call_ptr1632 | Code::Call_m1632
+                Code::Jmp_ptr1632
+                    | Code::Jmp_m1632
+                    | Code::Call_ptr1632
+                    | Code::Call_m1632
+                    | Code::Jmp_ptr1616
+                    | Code::Jmp_m1616
+                    | Code::Call_ptr1616
+                    | Code::Call_m1616
             ) =>
         {
             Event::InsnFar
@@ -297,5 +379,26 @@ fn class(i: &Instruction, plain: Event) -> Event {
             _ => Event::InsnMovCr2,
         },
         _ => plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The long NOPs that compilers emit read no register and no memory for the load-use rule.
+    #[test]
+    fn long_nops_use_nothing() {
+        for bytes in [
+            &[0x0f, 0x1f, 0x00][..],
+            &[0x0f, 0x1f, 0x44, 0x18, 0x00],
+            &[0x66, 0x0f, 0x1f, 0x84, 0x11, 0, 0, 0, 0],
+        ] {
+            let mut factory = InstructionInfoFactory::new();
+            let plain = Decoder::with_ip(32, bytes, 0, DecoderOptions::NONE).decode();
+            let reads: Vec<_> = factory.info(&plain).used_registers().to_vec();
+            let forced = Decoder::with_ip(32, bytes, 0, OPTIONS).decode();
+            assert_eq!(factory.info(&forced).used_registers(), reads, "{forced:?}");
+        }
     }
 }

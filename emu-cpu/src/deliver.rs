@@ -1,19 +1,22 @@
 //! Delivery of exceptions, software and external interrupts (SDM vol. 3, chapter 6).
 //!
-//! 32-bit interrupt and trap gates to the same or a more privileged level, stack switch through the
-//! TSS, error codes with EXT, double and triple faults. Accesses to IDT, GDT, TSS and the new stack
-//! are supervisor accesses and count on the side `entry_exit`. Left out: task gates and 16-bit
-//! gates (#GP with the vector's error code), RF is pushed set for faults but not kept. Invariant: a
-//! delivery that faults has changed nothing but the side, and that is put back.
+//! Interrupt and trap gates of 16 and 32 bits to the same or a more privileged level and out of
+//! virtual-8086 mode, task gates, the vector table of real mode; stack switch through the TSS, error
+//! codes with EXT, double and triple faults. Accesses to IDT, GDT, TSS and the new stack are
+//! supervisor accesses and count on the side `entry_exit`. Invariant: a delivery that faults has
+//! changed nothing but the side, and that is put back; unless it was a task switch that had begun
+//! (see `task`).
 
 use crate::cpu::Cpu;
+use crate::debug::DR7_GD;
 use crate::exit::Exit;
+use crate::far::{TASK_GATE, gate_offset};
 use crate::fault::{self, Fault, Raised};
-use crate::flags::{IF, NT, RF, TF, VM};
+use crate::flags::{AC, IF, NT, RF, TF, VM};
 use crate::op::{Exec, Out};
 use crate::regs::ESP;
 use crate::segment::{Descriptor, Seg, Segment};
-use emu_mmu::{Privilege, VirtAddr};
+use crate::task::{Resume, Switch};
 use lowmem_cost::{Event, Side};
 
 /// Where an interruption comes from.
@@ -21,20 +24,24 @@ use lowmem_cost::{Event, Side};
 enum Origin {
     /// int n, int3, into: the gate's DPL is checked.
     Software,
+    /// int1: an instruction, but the gate's DPL is not checked.
+    Unchecked,
     /// The interrupt controller.
     External,
     /// An exception, with the error code it pushes.
     Exception(Option<u32>),
 }
 
-/// Most words a delivery pushes: SS, ESP, EFLAGS, CS, EIP, error code.
-const FRAME: usize = 6;
+/// Sides remembered under nested interruptions; a guest that never returns loses the oldest.
+const MOST_SIDES: usize = 256;
 
 impl Cpu {
     /// Delivers `fault`, and what comes of it. EIP must be that of the faulting instruction.
     pub(crate) fn deliver_fault(&mut self, fault: Fault) -> Option<Exit> {
         self.enter_kernel_side();
         self.last_loaded = 0;
+        self.debug_pending = 0;
+        self.debug_shadow = false;
         let mut vectors = Vec::new();
         let mut current = fault;
         loop {
@@ -46,7 +53,7 @@ impl Cpu {
                         fault::PF => Event::EntryPageFault,
                         _ => Event::EntryException,
                     });
-                    return None;
+                    return self.trap_of_new_task();
                 }
                 Err(Raised) => {
                     let second = self.fault.take().expect("raised means stored");
@@ -74,7 +81,7 @@ impl Cpu {
         match self.interrupt(vector, Origin::External, eip) {
             Ok(()) => {
                 self.count(Event::EntryIrq);
-                None
+                self.trap_of_new_task()
             }
             Err(Raised) => {
                 self.restore_side(saved);
@@ -84,6 +91,15 @@ impl Cpu {
         }
     }
 
+    /// The handler was a task whose T bit is set: #DB comes before its first instruction.
+    fn trap_of_new_task(&mut self) -> Option<Exit> {
+        if self.debug_pending == 0 {
+            return None;
+        }
+        self.dr[6] |= self.debug_pending;
+        self.deliver_fault(Fault::plain(fault::DB))
+    }
+
     /// int n of `len` bytes: counts itself.
     pub(crate) fn software_interrupt(&mut self, vector: u8, len: u8) -> Exec {
         self.enter_by_int(vector, len, Event::Instructions)
@@ -91,15 +107,24 @@ impl Cpu {
 
     /// A software interrupt; the instruction counts as `instructions` on the side it left.
     pub(crate) fn enter_by_int(&mut self, vector: u8, len: u8, instructions: Event) -> Exec {
+        self.enter_by(vector, len, instructions, Origin::Software)
+    }
+
+    /// int1: as a debug exception, but a trap and without a bit of DR6.
+    pub(crate) fn int1(&mut self, len: u8) -> Exec {
+        self.enter_by(fault::DB, len, Event::Instructions, Origin::Unchecked)
+    }
+
+    fn enter_by(&mut self, vector: u8, len: u8, instructions: Event, origin: Origin) -> Exec {
         let from = self.mmu.account.side();
         let saved = self.enter_kernel_side();
         let next = self.eip.wrapping_add(u32::from(len));
-        match self.interrupt(vector, Origin::Software, next) {
+        match self.interrupt(vector, origin, next) {
             Ok(()) => {
                 self.count(Event::EntryInt);
                 self.count_on(from, instructions);
                 self.last_loaded = 0;
-                Ok(Out::Far)
+                Ok(Out::Entered)
             }
             Err(raised) => {
                 self.restore_side(saved);
@@ -113,6 +138,9 @@ impl Cpu {
         let depth = self.sides.len();
         let side = self.mmu.account.set_side(Side::EntryExit);
         if self.cpl == 0 {
+            if self.sides.len() == MOST_SIDES {
+                self.sides.remove(0);
+            }
             self.sides.push(side);
         }
         (side, depth)
@@ -128,14 +156,90 @@ impl Cpu {
         self.mmu.account.set_side(current);
     }
 
-    fn fail<T>(&mut self, vector: u8, code: u32) -> Result<T, Raised> {
-        Err(self.raise_fault(Fault::with_code(vector, code)))
-    }
-
     /// Goes through the gate of `vector`, or raises what prevents it. `eip` is what returns.
     fn interrupt(&mut self, vector: u8, origin: Origin, eip: u32) -> Result<(), Raised> {
+        if vector == fault::DB && !matches!(origin, Origin::Software) {
+            self.dr[7] &= !DR7_GD;
+        }
+        if !self.protected() && !self.v86() {
+            return self.interrupt_in_real_mode(vector, eip);
+        }
         let ext = u32::from(origin != Origin::Software);
         let gate = self.gate(vector, origin, ext)?;
+        // Faults push RF set, so that an instruction breakpoint does not hit again on return.
+        let mut flags = self.eflags();
+        if let Origin::Exception(_) = origin
+            && !matches!(vector, fault::DB | fault::DFAULT)
+        {
+            flags |= RF;
+        }
+        let code = match origin {
+            Origin::Exception(code) => code,
+            _ => None,
+        };
+        if gate.system_type() == Some(TASK_GATE) {
+            let task = gate.gate_selector();
+            self.available_task(task, ext)?;
+            self.task_switch(task, Switch::Call, Resume { eip, flags }, ext)?;
+            if let Some(code) = code {
+                let word = if self.tr.access & 8 != 0 { 4 } else { 2 };
+                let mut stack = self.current_stack(word, ext);
+                self.push_on(&mut stack, code)?;
+                self.switch_stack(&stack);
+            }
+            return Ok(());
+        }
+
+        let (new_cs, cpl) = self.handler_segment(gate, ext)?;
+        let word = match gate.system_type() {
+            Some(kind) if kind & 8 != 0 => 4,
+            _ => 2,
+        };
+        let virtual_8086 = self.v86();
+        let inner = cpl < self.cpl;
+        let mut stack = if inner {
+            self.inner_stack(cpl, word, ext)?
+        } else {
+            self.current_stack(word, ext)
+        };
+        if virtual_8086 {
+            for seg in [Seg::Gs, Seg::Fs, Seg::Ds, Seg::Es] {
+                let selector = u32::from(self.segs[seg as usize].selector);
+                self.push_on(&mut stack, selector)?;
+            }
+        }
+        if inner {
+            let old = (self.segs[Seg::Ss as usize].selector, self.regs[ESP]);
+            self.push_on(&mut stack, u32::from(old.0))?;
+            self.push_on(&mut stack, old.1)?;
+        }
+        self.push_on(&mut stack, flags)?;
+        let old_cs = u32::from(self.segs[Seg::Cs as usize].selector);
+        self.push_on(&mut stack, old_cs)?;
+        self.push_on(&mut stack, eip)?;
+        if let Some(code) = code {
+            self.push_on(&mut stack, code)?;
+        }
+
+        self.switch_stack(&stack);
+        if virtual_8086 {
+            for seg in [Seg::Gs, Seg::Fs, Seg::Ds, Seg::Es] {
+                self.segs[seg as usize] = Segment::default();
+            }
+        }
+        self.segs[Seg::Cs as usize] = new_cs;
+        self.set_cpl(cpl);
+        self.eip = gate_offset(gate);
+        self.other_flags &= !(TF | NT | RF | VM);
+        if gate.system_type().is_some_and(|kind| kind & 1 == 0) {
+            self.other_flags &= !IF;
+        }
+        self.refresh_segments();
+        Ok(())
+    }
+
+    /// The code segment an interrupt or trap gate leads to, and the level it runs at.
+    fn handler_segment(&mut self, gate: Descriptor, ext: u32) -> Result<(Segment, u8), Raised> {
         let selector = gate.gate_selector();
         let code = u32::from(selector & !3) | ext;
         if selector & !3 == 0 {
@@ -155,72 +259,35 @@ impl Cpu {
         } else {
             target.dpl()
         };
-        let target = self.set_type_bit(target, at, 1)?;
-        let new_cs = target.segment(selector & !3 | u16::from(cpl));
-        if gate.gate_offset() > new_cs.limit {
+        // Virtual-8086 mode is left for level 0 only.
+        if self.v86() && cpl != 0 {
+            return self.fail(fault::GP, code);
+        }
+        if gate_offset(gate) > target.segment(selector).limit {
             return self.fail(fault::GP, ext);
         }
-        let (stack, mut esp) = if cpl < self.cpl {
-            self.inner_stack(cpl, ext)?
-        } else {
-            (self.segs[Seg::Ss as usize], self.regs[ESP])
-        };
+        let target = self.set_type_bit(target, at, 1)?;
+        Ok((target.segment(selector & !3 | u16::from(cpl)), cpl))
+    }
 
-        let mut flags = self.eflags();
-        if let Origin::Exception(_) = origin
-            && !matches!(vector, fault::DB | fault::DFAULT)
-        {
-            flags |= RF;
+    /// Real mode: the vector table, three words, no error code.
+    fn interrupt_in_real_mode(&mut self, vector: u8, eip: u32) -> Result<(), Raised> {
+        let at = u32::from(vector) * 4;
+        if at + 3 > u32::from(self.idtr.limit) {
+            return self.fail(fault::GP, 0);
         }
-        let mut frame = [0; FRAME];
-        let mut n = 0;
-        let mut add = |word: u32| {
-            frame[n] = word;
-            n += 1;
-        };
-        if cpl < self.cpl {
-            add(u32::from(self.segs[Seg::Ss as usize].selector));
-            add(self.regs[ESP]);
+        let entry = self.system_read(self.idtr.base.wrapping_add(at), 4)? as u32;
+        let mut stack = self.current_stack(2, 0);
+        let flags = self.eflags();
+        let cs = u32::from(self.segs[Seg::Cs as usize].selector);
+        for word in [flags, cs, eip] {
+            self.push_on(&mut stack, word)?;
         }
-        add(flags);
-        add(u32::from(self.segs[Seg::Cs as usize].selector));
-        add(eip);
-        if let Origin::Exception(Some(code)) = origin {
-            add(code);
-        }
-        let stack_code = if cpl < self.cpl {
-            u32::from(stack.selector & !3) | ext
-        } else {
-            ext
-        };
-        let mask = if stack.is_32bit() { u32::MAX } else { 0xffff };
-        let rights = if cpl == 3 {
-            Privilege::User
-        } else {
-            Privilege::Supervisor
-        };
-        for &word in &frame[..n] {
-            let offset = esp.wrapping_sub(4) & mask;
-            if !stack.contains(offset, 4) {
-                return self.fail(fault::SS, stack_code);
-            }
-            let va = VirtAddr(stack.base.wrapping_add(offset));
-            self.mmu
-                .write(va, 4, u64::from(word), rights)
-                .map_err(|f| self.page_fault(f))?;
-            esp = esp & !mask | offset;
-        }
-
-        self.segs[Seg::Ss as usize] = stack;
-        self.regs[ESP] = esp;
-        self.segs[Seg::Cs as usize] = new_cs;
-        self.set_cpl(cpl);
+        self.switch_stack(&stack);
+        self.other_flags &= !(TF | IF | RF | AC);
+        self.set_plain_segment(Seg::Cs, (entry >> 16) as u16);
         self.refresh_segments();
-        self.eip = gate.gate_offset();
-        self.other_flags &= !(TF | NT | RF | VM);
-        if gate.system_type() == Some(0xe) {
-            self.other_flags &= !IF;
-        }
+        self.eip = entry & 0xffff;
         Ok(())
     }
 
@@ -232,7 +299,7 @@ impl Cpu {
             return self.fail(fault::GP, code);
         }
         let gate = Descriptor(self.system_read(self.idtr.base.wrapping_add(at), 8)?);
-        if !matches!(gate.system_type(), Some(0xe | 0xf)) {
+        if !matches!(gate.system_type(), Some(TASK_GATE | 6 | 7 | 0xe | 0xf)) {
             return self.fail(fault::GP, code);
         }
         if origin == Origin::Software && gate.dpl() < self.cpl {
@@ -242,34 +309,5 @@ impl Cpu {
             return self.fail(fault::NP, code);
         }
         Ok(gate)
-    }
-
-    /// The stack of a more privileged level, from the TSS.
-    fn inner_stack(&mut self, cpl: u8, ext: u32) -> Result<(Segment, u32), Raised> {
-        let tr = self.tr;
-        let at = 4 + 8 * u32::from(cpl);
-        if !tr.usable() || at + 5 > tr.limit {
-            return self.fail(fault::TS, u32::from(tr.selector & !3) | ext);
-        }
-        let esp = self.system_read(tr.base.wrapping_add(at), 4)? as u32;
-        let selector = self.system_read(tr.base.wrapping_add(at + 4), 2)? as u16;
-        let code = u32::from(selector & !3) | ext;
-        if selector & !3 == 0 {
-            return self.fail(fault::TS, ext);
-        }
-        let Some((descriptor, va)) = self.descriptor(selector)? else {
-            return self.fail(fault::TS, code);
-        };
-        if selector & 3 != u16::from(cpl)
-            || descriptor.dpl() != cpl
-            || !descriptor.is_writable_data()
-        {
-            return self.fail(fault::TS, code);
-        }
-        if !descriptor.present() {
-            return self.fail(fault::SS, code);
-        }
-        let descriptor = self.set_type_bit(descriptor, va, 1)?;
-        Ok((descriptor.segment(selector), esp))
     }
 }

@@ -12,10 +12,14 @@ pub const DB: u8 = 1;
 pub const BP: u8 = 3;
 /// Overflow (into).
 pub const OFLOW: u8 = 4;
+/// Non-maskable interrupt.
+pub const NMI: u8 = 2;
 /// BOUND range exceeded.
 pub const BR: u8 = 5;
 /// Invalid opcode.
 pub const UD: u8 = 6;
+/// No coprocessor.
+pub const NM: u8 = 7;
 /// Double fault.
 pub const DFAULT: u8 = 8;
 /// Invalid TSS.
@@ -28,6 +32,8 @@ pub const SS: u8 = 12;
 pub const GP: u8 = 13;
 /// Page fault.
 pub const PF: u8 = 14;
+/// Alignment check.
+pub const AC: u8 = 17;
 
 /// An exception on its way to its handler. CR2 is set already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,9 @@
 
 use crate::exec::alu::{self, Adc, Add, And, Cmp, Or, Sbb, Sub, Test, Xor};
 use crate::exec::shift::{Rcl, Rcr, Rol, Ror, Sar, Shl, Shr};
-use crate::exec::{atomic, bits, branch, mov, muldiv, shift, stack, string, system};
+use crate::exec::{
+    atomic, bcd, bits, branch, mov, muldiv, port, protect, shift, stack, string, system,
+};
 use crate::op::{END, Handler, SHADOW, SYNC};
 use iced_x86::{Instruction, Mnemonic};
 use lowmem_cost::Event;
@@ -61,6 +63,20 @@ forms! {
     Nop:       mov::nop,                   InsnSimple,     "-",      "-",      __;
     Pause:     mov::nop,                   InsnSimple,     "-",      "-",      __;
     Xlatb:     mov::xlat,                  InsnMicrocoded, "-",      "-",      __;
+    Reservednop:mov::nop,                   InsnSimple,     "-",      "-",      __;
+    Lds:       protect::load_pointer,      InsnLoadSeg,    "-",      "-",      __;
+    Les:       protect::load_pointer,      InsnLoadSeg,    "-",      "-",      __;
+    Lfs:       protect::load_pointer,      InsnLoadSeg,    "-",      "-",      __;
+    Lgs:       protect::load_pointer,      InsnLoadSeg,    "-",      "-",      __;
+    Lss:       protect::load_pointer,      InsnLoadSeg,    "-",      "-",      __;
+
+    Daa:       bcd::daa,                   InsnMicrocoded, "ac",     "oszapc", __;
+    Das:       bcd::das,                   InsnMicrocoded, "ac",     "oszapc", __;
+    Aaa:       bcd::aaa,                   InsnMicrocoded, "a",      "oszapc", __;
+    Aas:       bcd::aas,                   InsnMicrocoded, "a",      "oszapc", __;
+    Aam:       bcd::aam,                   InsnMicrocoded, "-",      "oszapc", __;
+    Aad:       bcd::aad,                   InsnMicrocoded, "-",      "oszapc", __;
+    Salc:      bcd::salc,                  InsnMicrocoded, "c",      "-",      __;
 
     Add:       alu::pick::<Add>,           InsnSimple,     "-",      "oszapc", __;
     Or:        alu::pick::<Or>,            InsnSimple,     "-",      "oszapc", __;
@@ -113,6 +129,7 @@ forms! {
     Pushfd:    stack::pushf32,             InsnPushf,      "oszapcdi", "-",    __;
     Popf:      stack::popf16,              InsnPopf,       "-",      "oszapcdi", END;
     Popfd:     stack::popf32,              InsnPopf,       "-",      "oszapcdi", END;
+    Enter:     stack::enter,               InsnMicrocoded, "-",      "-",      __;
     Leave:     stack::leave,               InsnMicrocoded, "-",      "-",      __;
 
     Jmp:       branch::jmp,                InsnTaken,      "-",      "-",      END;
@@ -135,7 +152,7 @@ forms! {
     Jge:       branch::jcc,                InsnSimple,     "os",     "-",      END;
     Jle:       branch::jcc,                InsnSimple,     "osz",    "-",      END;
     Jg:        branch::jcc,                InsnSimple,     "osz",    "-",      END;
-    Jecxz:     branch::jecxz,              InsnSimple,     "-",      "-",      END;
+    Jecxz:     branch::jcxz,               InsnSimple,     "-",      "-",      END;
     Jcxz:      branch::jcxz,               InsnSimple,     "-",      "-",      END;
     Loop:      branch::loop_,              InsnSimple,     "-",      "-",      END;
     Loope:     branch::loope,              InsnSimple,     "z",      "-",      END;
@@ -189,6 +206,13 @@ forms! {
     Cmpsw:     string::cmps,               InsnMicrocoded, "d",      "oszapc", __;
     Cmpsd:     string::cmps,               InsnMicrocoded, "d",      "oszapc", __;
 
+    Insb:      port::ins,                  InsnPort,       "d",      "-",      ES;
+    Insw:      port::ins,                  InsnPort,       "d",      "-",      ES;
+    Insd:      port::ins,                  InsnPort,       "d",      "-",      ES;
+    Outsb:     port::outs,                 InsnPort,       "d",      "-",      ES;
+    Outsw:     port::outs,                 InsnPort,       "d",      "-",      ES;
+    Outsd:     port::outs,                 InsnPort,       "d",      "-",      ES;
+
     Clc:       system::clc,                InsnSimple,     "-",      "c",      __;
     Stc:       system::stc,                InsnSimple,     "-",      "c",      __;
     Cmc:       system::cmc,                InsnSimple,     "c",      "c",      __;
@@ -201,29 +225,41 @@ forms! {
     Mfence:    system::fence,              InsnMfence,     "-",      "-",      __;
     Lfence:    system::fence,              InsnLfence,     "-",      "-",      __;
     Sfence:    system::fence,              InsnSfence,     "-",      "-",      __;
+    Wait:      system::wait,               InsnSimple,     "-",      "-",      __;
+    Ud0:       system::ud,                 InsnSimple,     "-",      "-",      END;
+    Ud1:       system::ud,                 InsnSimple,     "-",      "-",      END;
     Ud2:       system::ud,                 InsnSimple,     "-",      "-",      END;
 
     Int:       system::int,                EntryInt,       "-",      "i",      ES;
     Int3:      system::int3,               EntryInt,       "-",      "i",      ES;
     Into:      system::into,               InsnMicrocoded, "o",      "i",      ES;
+    Int1:      system::int1,               EntryInt,       "-",      "i",      ES;
+    Iret:      system::iret,               Iret,           "-",      "oszapcdi",ES;
     Iretd:     system::iret,               Iret,           "-",      "oszapcdi", ES;
     Sysenter:  system::sysenter,           Sysenter,       "-",      "i",      ES;
     Sysexit:   system::sysexit,            Sysexit,        "-",      "-",      ES;
     Hlt:       system::hlt,                InsnHlt,        "-",      "-",      ES;
-    In:        system::port_in,            InsnPort,       "-",      "-",      ES;
-    Out:       system::port_out,           InsnPort,       "-",      "-",      ES;
+    In:        port::port_in,              InsnPort,       "-",      "-",      ES;
+    Out:       port::port_out,             InsnPort,       "-",      "-",      ES;
     Rdtsc:     system::rdtsc,              InsnRdtsc,      "-",      "-",      ES;
     Cpuid:     system::cpuid,              InsnCpuid,      "-",      "-",      ES;
+    Rdpmc:     system::rdpmc,              InsnRdtsc,      "-",      "-",      ES;
     Rdmsr:     system::rdmsr,              InsnRdmsr,      "-",      "-",      ES;
     Wrmsr:     system::wrmsr,              InsnWrmsr,      "-",      "-",      ES;
     Lgdt:      system::lgdt,               InsnLgdt,       "-",      "-",      ES;
     Lidt:      system::lidt,               InsnLidt,       "-",      "-",      ES;
     Sgdt:      system::sgdt,               InsnMicrocoded, "-",      "-",      __;
     Sidt:      system::sidt,               InsnMicrocoded, "-",      "-",      __;
-    Lldt:      system::lldt,               InsnLldt,       "-",      "-",      ES;
+    Lldt:      protect::lldt,              InsnLldt,       "-",      "-",      ES;
     Sldt:      system::sldt,               InsnMicrocoded, "-",      "-",      __;
-    Ltr:       system::ltr,                InsnLtr,        "-",      "-",      ES;
+    Ltr:       protect::ltr,               InsnLtr,        "-",      "-",      ES;
     Str:       system::str,                InsnMicrocoded, "-",      "-",      __;
+    Lar:       protect::lar,               InsnMicrocoded, "-",      "z",      __;
+    Lsl:       protect::lsl,               InsnMicrocoded, "-",      "z",      __;
+    Verr:      protect::verr,              InsnMicrocoded, "-",      "z",      __;
+    Verw:      protect::verw,              InsnMicrocoded, "-",      "z",      __;
+    Arpl:      protect::arpl,              InsnMicrocoded, "-",      "z",      __;
+    Bound:     protect::bound,             InsnMicrocoded, "-",      "-",      __;
     Lmsw:      system::lmsw,               InsnMovCr0,     "-",      "-",      ES;
     Smsw:      system::smsw,               InsnReadCr,     "-",      "-",      __;
     Clts:      system::clts,               InsnClts,       "-",      "-",      ES;

@@ -1,14 +1,13 @@
 //! The 32-bit x86 CPU: decode, execute, exceptions and interrupts.
 //!
-//! Protected mode, rings 0 and 3, 32-bit code segments, operands of 8, 16 and 32 bits, over the PAE
-//! memory of `emu_mmu`. Every instruction has one implementation; the two engines differ in how
+//! The integer instructions of an i686 in real, protected and virtual-8086 mode, 16- and 32-bit
+//! segments, gates, tasks, debug registers, over the memory of `emu_mmu`. Every instruction has one implementation; the two engines differ in how
 //! they find it: `reference` decodes each instruction when it comes to it, `fast` keeps decoded
 //! blocks (D15). Everything an engine does counts events into the MMU's account by the rules of
 //! decisions D4 and D5, so both engines count alike.
 //!
-//! Not modelled (answers #UD or #GP as said where it is decided): real and virtual-8086 mode,
-//! 16-bit code segments, call gates, task gates and task switches, x87/SSE, BCD adjustments, I/O
-//! strings, hardware breakpoints, alignment checks.
+//! Not modelled: x87, MMX and SSE (#NM or #UD), virtual-8086 mode extensions, system management
+//! mode, machine checks, performance counters, the A20 gate.
 //!
 //! | module | owns |
 //! |---|---|
@@ -17,7 +16,11 @@
 //! | [`bus`], [`source`], [`exit`] | what the CPU needs from the machine, and why it comes back |
 //! | `forms`, `decode`, `op` | the table of instruction forms; bytes to operations |
 //! | `exec` | semantics, a file per family |
-//! | `deliver`, `transfer`, `tick` | interrupts and exceptions, returns and far transfers, when interrupts are taken |
+//! | `reset` | the state after RESET# |
+//! | `load`, `stacks` | loading segment registers; inner stacks |
+//! | `deliver`, `tick` | interrupts and exceptions, and when interrupts are taken |
+//! | `far`, `returns`, `sysenter`, `task` | far transfers, iret and retf, sysenter, task switches |
+//! | `debug` | breakpoints and debug traps |
 //! | `user` | ring 3 as data |
 //! | `engine` | the loops |
 
@@ -30,16 +33,22 @@ pub mod regs;
 pub mod segment;
 pub mod source;
 
+mod debug;
 mod decode;
 mod deliver;
 mod engine;
 mod exec;
+mod far;
 mod forms;
+mod load;
 mod op;
 mod predict;
 mod reset;
+mod returns;
+mod stacks;
+mod sysenter;
+mod task;
 mod tick;
-mod transfer;
 mod user;
 mod word;
 

@@ -21,10 +21,17 @@ pub(crate) enum Out {
     /// EIP is set, CPL, segments or side may have changed; the handler has counted the instruction
     /// itself.
     Far,
+    /// As `Far`, but into the handler of an interruption: a single-step trap does not follow.
+    Entered,
+    /// A repeated string instruction stops before its next element for a debug trap: EIP stays,
+    /// nothing is counted as retired.
+    Again,
     /// `in`: the engine asks the bus.
     Input,
     /// `out`: the engine tells the bus.
     Output,
+    /// ins, outs: the engine goes through the elements.
+    PortString,
     /// `hlt`.
     Halt,
 }

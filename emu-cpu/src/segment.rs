@@ -165,7 +165,7 @@ impl Descriptor {
         )
     }
 
-    /// A 32-bit gate: `kind` 0xE interrupt, 0xF trap.
+    /// A gate: `kind` 4 and 0xC call, 5 task, 6 and 0xE interrupt, 7 and 0xF trap.
     pub fn gate(selector: u16, offset: u32, kind: u8, dpl: u8) -> Self {
         let offset = u64::from(offset);
         Descriptor(
@@ -177,6 +177,10 @@ impl Descriptor {
     }
     pub(crate) fn gate_offset(self) -> u32 {
         (self.0 & 0xffff | self.0 >> 32 & 0xffff_0000) as u32
+    }
+    /// Words a call gate copies.
+    pub(crate) fn parameters(self) -> u8 {
+        (self.0 >> 32) as u8 & 0x1f
     }
     pub(crate) fn gate_selector(self) -> u16 {
         (self.0 >> 16) as u16

@@ -11,6 +11,7 @@
 use crate::bus::Bus;
 use crate::cpu::Cpu;
 use crate::exit::{Exit, Watchdog};
+use crate::fault;
 use crate::flags::IF;
 
 /// Instructions between two looks of the watchdogs.
@@ -47,9 +48,6 @@ pub(crate) struct Interrupts {
     /// An NMI was taken and no iret has followed.
     pub(crate) nmi_blocked: bool,
 }
-
-/// Vector of the non-maskable interrupt.
-const NMI: u8 = 2;
 
 impl Interrupts {
     fn highest(&self) -> Option<u8> {
@@ -181,7 +179,7 @@ impl Cpu {
             self.irq.nmi = false;
             self.irq.nmi_blocked = true;
             self.halted = false;
-            return self.take_interrupt(NMI);
+            return self.take_interrupt(fault::NMI);
         }
         if self.other_flags & IF == 0 {
             return None;

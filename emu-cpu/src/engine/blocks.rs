@@ -3,9 +3,9 @@
 //! A block is a straight run of instructions inside one frame, up to and with the first that may go
 //! elsewhere. Frames that hold decoded code are watched by the MMU; a write to one drops all its
 //! blocks. An instruction that runs over the end of its page is not kept: the reference executes
-//! it. Invariant: a live block's operations are what its frame holds now.
+//! it. Only code of flat 32-bit segments is kept. Invariant: a live block's operations are what its frame holds now.
 
-use crate::decode::{Decoded, MAX_LEN, Translator};
+use crate::decode::{CodeSize, Decoded, MAX_LEN, Translator};
 use crate::op::{END, NEW_LINE, Op, PROBE};
 use emu_mmu::{Mmu, PAGE_SIZE, Pfn, PhysAddr};
 use lowmem_cost::Event;
@@ -294,7 +294,8 @@ fn decode_run(
     let mut offset = 0;
     let mut line = u32::MAX;
     while offset < have && ops.len() < MAX_OPS {
-        let Decoded::Op(mut op) = translator.decode(&bytes[offset..have], probes) else {
+        let Decoded::Op(mut op) = translator.decode(&bytes[offset..have], CodeSize::Bits32, probes)
+        else {
             break;
         };
         op.at = offset as u16;

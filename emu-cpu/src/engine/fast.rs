@@ -3,7 +3,8 @@
 //! Exactly what the reference does, with these shortcuts: an instruction is decoded once per place;
 //! of a run of instructions in one line of the front end only the first is looked up, the others
 //! are hits that change no state (D5); what retires is counted once per block. Everything unusual
-//! (breakpoints, single-stepping, a code segment that is not flat, instructions over a page's end)
+//! (breakpoints, single-stepping, a code segment that is not flat and 32-bit, instructions over a
+//! page's end)
 //! goes one instruction at a time through the reference. Invariant: at every interrupt point and
 //! whenever a handler marked `SYNC` runs, account and count of retired instructions are the
 //! reference's.
@@ -14,7 +15,7 @@ use crate::bus::Bus;
 use crate::cpu::{CR0_PG, Cpu};
 use crate::decode::Translator;
 use crate::fault::Raised;
-use crate::flags::TF;
+use crate::flags::{RF, TF};
 use crate::op::{NEW_LINE, Op, Out, PROBE, SHADOW, STORES, SYNC};
 use emu_mmu::{PhysAddr, VirtAddr};
 use lowmem_cost::Event;
@@ -125,7 +126,7 @@ impl Cpu {
         let eip = self.eip;
         if let Some((id, from, which)) = previous
             && (eip ^ from) >> 12 == 0
-            && self.other_flags & TF == 0
+            && self.other_flags & (TF | RF) == 0
         {
             let page = blocks.block(id).at.pfn().base();
             let at = page.plus(u64::from(eip & 0xfff));
@@ -149,8 +150,9 @@ impl Cpu {
         translator: &mut Translator,
         fetch: &FetchShape,
     ) -> Option<BlockId> {
-        let flat_code = self.code_limit == u32::MAX && self.segs[1].base == 0;
-        if !flat_code || self.other_flags & TF != 0 || !self.breakpoints.is_empty() {
+        let watched =
+            self.other_flags & (TF | RF) != 0 || self.breakpoints_on() || self.debug_pending != 0;
+        if !self.flat_code || watched || !self.breakpoints.is_empty() {
             return None;
         }
         let va = VirtAddr(self.eip);

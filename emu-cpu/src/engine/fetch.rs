@@ -6,7 +6,7 @@
 //! found is decoded. Invariant: one counted fetch per executed instruction, none per probe.
 
 use crate::cpu::Cpu;
-use crate::decode::{Decoded, MAX_LEN, Translator};
+use crate::decode::{CodeSize, Decoded, MAX_LEN, Translator};
 use crate::fault::Raised;
 use crate::op::{Op, PROBE};
 use emu_mmu::{PhysAddr, VirtAddr};
@@ -21,8 +21,9 @@ impl Cpu {
     /// Finds, decodes and fetches the instruction at EIP.
     pub(crate) fn fetch_decode(&mut self, translator: &mut Translator) -> Result<Found, Raised> {
         let va = self.code_address();
+        let size = self.code_size();
         let op = match self.bytes_at(va, None) {
-            Some((at, bytes, n)) => match translator.decode(&bytes[..n], self.probes) {
+            Some((at, bytes, n)) => match translator.decode(&bytes[..n], size, self.probes) {
                 Decoded::Op(op) if op.marks & PROBE != 0 => return Ok(Found { op }),
                 Decoded::Op(op) => Some((op, at)),
                 Decoded::MoreBytes => None,
@@ -38,11 +39,24 @@ impl Cpu {
             return self.decode_found(translator, va, at);
         }
         // The page is absent, or the instruction runs into one that is: the fetch says so.
-        let at = match self.bytes_at(va, None) {
-            None => self.counted_fetch(va, 1)?,
-            Some((_, _, n)) => self.counted_fetch(va, n as u8 + 1)?,
+        // The segment's limit comes first.
+        let len = match self.bytes_at(va, None) {
+            None => 1,
+            Some((_, _, n)) => n as u8 + 1,
         };
+        self.check_code_limit(len)?;
+        let at = self.counted_fetch(va, len)?;
         self.decode_found(translator, va, at)
+    }
+
+    /// D of the code segment.
+    #[inline(always)]
+    pub(crate) fn code_size(&self) -> CodeSize {
+        if self.segs[1].is_32bit() {
+            CodeSize::Bits32
+        } else {
+            CodeSize::Bits16
+        }
     }
 
     /// Linear address of EIP.
@@ -78,7 +92,7 @@ impl Cpu {
         let (_, bytes, n) = self
             .bytes_at(va, Some(at))
             .expect("the first page was just fetched");
-        match translator.decode(&bytes[..n], self.probes) {
+        match translator.decode(&bytes[..n], self.code_size(), self.probes) {
             Decoded::Op(op) => Ok(Found { op }),
             Decoded::MoreBytes => {
                 let rest = VirtAddr(va.0.wrapping_add(n as u32));

@@ -13,11 +13,12 @@ mod reference;
 use self::blocks::Blocks;
 use crate::bus::{Bus, Flow};
 use crate::cpu::Cpu;
+use crate::debug::DR6_BS;
 use crate::decode::Translator;
-use crate::exec::system::port_of;
+use crate::exec::port::{PortString, port_of};
 use crate::exit::Exit;
 use crate::fault::{self, Fault, Raised};
-use crate::flags::TF;
+use crate::flags::{RF, TF};
 use crate::op::{Op, Out, SHADOW};
 use crate::regs::EAX;
 use crate::source::Source;
@@ -84,6 +85,7 @@ impl Cpu {
         limit: u64,
     ) -> Exit {
         self.set_limit(limit);
+        self.refresh_segments();
         loop {
             // Every return is told, before an interrupt can lead away from it again.
             if self.user.take_returned() {
@@ -156,6 +158,11 @@ impl Cpu {
     /// Executes an operation that was fetched; everything before it is counted, EIP is its address.
     pub(crate) fn execute<B: Bus>(&mut self, op: &Op, bus: &mut B) -> Step {
         let stepping = self.other_flags & TF != 0;
+        if self.other_flags & RF != 0 {
+            // It holds for one instruction; iret may set it anew.
+            self.other_flags &= !RF;
+        }
+        let shadowed = std::mem::take(&mut self.debug_shadow);
         let from = self.eip;
         let next = from.wrapping_add(u32::from(op.len));
         let out = match (op.run)(self, op) {
@@ -163,6 +170,7 @@ impl Cpu {
             Err(Raised) => return self.faulted(),
         };
         let mut step = Step::Point;
+        let mut again = false;
         match out {
             Out::Next => {
                 self.eip = next;
@@ -176,12 +184,30 @@ impl Cpu {
                 self.retire(op, op.class);
             }
             Out::Taken => self.retire(op, taken_class(op)),
-            Out::Far => {
+            Out::Far | Out::Entered => {
                 self.retired += 1;
                 self.last_loaded = 0;
             }
+            Out::Again => again = true,
+            Out::PortString => match self.port_string(op, bus) {
+                Ok(PortString::Done) => {
+                    self.eip = next;
+                    self.retire(op, op.class);
+                }
+                Ok(PortString::Again) => again = true,
+                Ok(PortString::Stop { more }) => {
+                    if !more {
+                        self.eip = next;
+                        self.retire(op, op.class);
+                    }
+                    again = more;
+                    step = Step::Leave(Exit::Port);
+                }
+                Err(Raised) => return self.faulted(),
+            },
             Out::Input => {
                 let (port, size) = port_of(self, op);
+                self.watch_port(port, size);
                 bus.clock(self.retired);
                 let v = bus.port_in(port, size);
                 self.ask_bus(bus);
@@ -195,6 +221,7 @@ impl Cpu {
             }
             Out::Output => {
                 let (port, size) = port_of(self, op);
+                self.watch_port(port, size);
                 let v = match size {
                     1 => Byte::get(&self.regs, EAX as u8),
                     2 => Half::get(&self.regs, EAX as u8),
@@ -206,8 +233,7 @@ impl Cpu {
                 let flow = bus.port_out(port, size, v);
                 self.ask_bus(bus);
                 if flow == Flow::Stop {
-                    self.at_point = true;
-                    return Step::Leave(Exit::Port);
+                    step = Step::Leave(Exit::Port);
                 }
             }
             Out::Halt => {
@@ -216,16 +242,42 @@ impl Cpu {
                 self.halted = true;
             }
         }
-        if stepping && self.other_flags & TF != 0 {
-            // Trap after the instruction: DR6.BS.
-            self.dr[6] |= 1 << 14;
-            return match self.deliver_fault(Fault::plain(fault::DB)) {
-                None => Step::Point,
-                Some(exit) => Step::Leave(exit),
-            };
+        if matches!(step, Step::Leave(_)) {
+            self.at_point = true;
         }
-        step
+        if stepping && out != Out::Entered {
+            self.debug_pending |= DR6_BS;
+        }
+        if is_stack_load(op) && !shadowed && (stepping || self.breakpoints_on()) {
+            // Nothing comes between a load of SS and the instruction after it. The step itself is
+            // not told at all.
+            self.debug_pending &= !DR6_BS;
+            self.debug_shadow = true;
+            return Step::Next;
+        }
+        if self.debug_pending == 0 {
+            return step;
+        }
+        self.debug_trap(again, step)
     }
+
+    /// Delivers the debug trap after an instruction, or between two elements of a string.
+    #[cold]
+    fn debug_trap(&mut self, between_elements: bool, step: Step) -> Step {
+        self.dr[6] |= std::mem::take(&mut self.debug_pending);
+        if between_elements {
+            self.other_flags |= RF;
+        }
+        match self.deliver_fault(Fault::plain(fault::DB)) {
+            None => step,
+            Some(exit) => Step::Leave(exit),
+        }
+    }
+}
+
+/// mov and pop to SS.
+fn is_stack_load(op: &Op) -> bool {
+    op.marks & SHADOW != 0 && op.class == Event::InsnLoadSeg
 }
 
 /// A conditional transfer counts as simple when it is not taken.

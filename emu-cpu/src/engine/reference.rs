@@ -5,7 +5,8 @@ use crate::bus::Bus;
 use crate::cpu::Cpu;
 use crate::decode::Translator;
 use crate::exit::Exit;
-use crate::fault::Raised;
+use crate::fault::{self, Fault, Raised};
+use crate::flags::RF;
 use crate::op::PROBE;
 
 impl Cpu {
@@ -49,12 +50,33 @@ impl Cpu {
         Some(Exit::Breakpoint(self.eip))
     }
 
+    /// An instruction breakpoint at EIP: a fault before the instruction, unless RF or a load of SS
+    /// keeps it off.
+    #[cold]
+    fn instruction_breakpoint(&mut self) -> Option<Step> {
+        if self.other_flags & RF != 0 || self.debug_shadow {
+            return None;
+        }
+        let bits = self.code_breakpoint(self.code_address().0);
+        if bits == 0 {
+            return None;
+        }
+        self.dr[6] |= bits;
+        self.raise_fault(Fault::plain(fault::DB));
+        Some(self.faulted())
+    }
+
     /// Executes one instruction, or one probe.
     pub(super) fn step_reference<B: Bus>(
         &mut self,
         translator: &mut Translator,
         bus: &mut B,
     ) -> Step {
+        if self.breakpoints_on()
+            && let Some(step) = self.instruction_breakpoint()
+        {
+            return step;
+        }
         let found = match self.fetch_decode(translator) {
             Ok(found) => found,
             Err(Raised) => return self.faulted(),

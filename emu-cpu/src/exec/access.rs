@@ -3,7 +3,7 @@
 //! Invariant: every access to guest memory an instruction makes goes through here, so it is checked
 //! and counted once.
 
-use crate::cpu::Cpu;
+use crate::cpu::{CR0_PE, Cpu};
 use crate::fault::{self, Fault, Raised};
 use crate::flags::Flags;
 use crate::op::{ADDR16, Op};
@@ -17,6 +17,15 @@ use emu_mmu::{PageFault, Privilege, VirtAddr};
 pub(crate) enum Want {
     Read,
     Write,
+}
+
+/// Address bits that must be clear for an aligned access. Far pointers and table registers (6
+/// bytes) are aligned like double words (SDM vol. 3, table 6-7).
+fn alignment(size: u32) -> u32 {
+    match size {
+        6 => 3,
+        size => size - 1,
+    }
 }
 
 impl Cpu {
@@ -81,12 +90,21 @@ impl Cpu {
         };
         let number = usize::from(seg & 7);
         let s = &self.segs[number];
-        let allowed = match want {
-            Want::Read => s.readable(),
-            Want::Write => s.writable(),
-        };
+        // Real mode knows no rights, only limits.
+        let allowed = self.cr0 & CR0_PE == 0
+            || match want {
+                Want::Read => s.readable(),
+                Want::Write => s.writable(),
+            };
         if s.usable() && allowed && s.contains(offset, size) {
-            return Ok(VirtAddr(s.base.wrapping_add(offset)));
+            let va = s.base.wrapping_add(offset);
+            if self.checks_alignment() && va & alignment(size) != 0 {
+                return Err(self.raise_fault(Fault::with_code(fault::AC, 0)));
+            }
+            if self.breakpoints_on() {
+                self.watch_data(va, size, want);
+            }
+            return Ok(VirtAddr(va));
         }
         let vector = if number == Seg::Ss as usize {
             fault::SS
@@ -108,6 +126,22 @@ impl Cpu {
     #[cold]
     pub(crate) fn gp(&mut self, code: u32) -> Raised {
         self.raise_fault(Fault::with_code(fault::GP, code))
+    }
+
+    /// #UD where selectors name no descriptors: real and virtual-8086 mode.
+    #[inline(always)]
+    pub(crate) fn need_protected(&mut self) -> Result<(), Raised> {
+        if self.protected() {
+            Ok(())
+        } else {
+            Err(self.ud())
+        }
+    }
+
+    /// A fault whose error code is a selector.
+    #[cold]
+    pub(crate) fn selector_fault(&mut self, vector: u8, selector: u16) -> Raised {
+        self.raise_fault(Fault::with_code(vector, u32::from(selector & !3)))
     }
 
     /// #UD.

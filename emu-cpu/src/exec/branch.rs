@@ -10,7 +10,8 @@ use crate::fault::Raised;
 use crate::op::{Exec, Handler, Op, Out};
 use crate::regs::{ECX, ESP};
 use crate::word::{Byte, Dword, Half, Word};
-use iced_x86::{Code, Instruction};
+use crate::{far, returns};
+use iced_x86::{Code, Instruction, OpKind};
 use lowmem_cost::Event;
 
 impl Cpu {
@@ -32,9 +33,14 @@ impl Cpu {
             self.count(Event::Mispredict);
         }
     }
+    /// A branch's target: 16-bit operand size cuts it to 16 bits.
     #[inline(always)]
-    fn conditional(&mut self, op: &Op, taken: bool) -> Exec {
-        let target = self.after(op).wrapping_add(op.imm);
+    fn target<W: Word>(&self, op: &Op) -> u32 {
+        self.after(op).wrapping_add(op.imm) & W::MASK
+    }
+    #[inline(always)]
+    fn conditional<W: Word>(&mut self, op: &Op, taken: bool) -> Exec {
+        let target = self.target::<W>(op);
         if taken {
             self.check_target(target)?;
         }
@@ -82,147 +88,186 @@ macro_rules! by_condition {
     };
 }
 
-/// Near branches with a 16-bit operand size cut EIP to 16 bits; nothing uses them in 32-bit code,
-/// so they are #UD here.
-fn is_32bit(i: &Instruction) -> bool {
-    i.near_branch_target() <= u64::from(u32::MAX)
-        && matches!(i.op0_kind(), iced_x86::OpKind::NearBranch32)
+/// Bytes of the target of a direct branch.
+fn target_size(i: &Instruction) -> Option<usize> {
+    match i.op0_kind() {
+        OpKind::NearBranch16 => Some(2),
+        OpKind::NearBranch32 => Some(4),
+        _ => None,
+    }
 }
 
 pub(crate) fn jcc(i: &Instruction) -> Option<Handler> {
-    is_32bit(i).then_some(by_condition!(i, run_jcc))
+    Some(match target_size(i)? {
+        2 => by_condition!(i, run_jcc, Half),
+        _ => by_condition!(i, run_jcc, Dword),
+    })
 }
-fn run_jcc<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn run_jcc<W: Word, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let taken = cpu.flags.condition(CC);
-    cpu.conditional(op, taken)
+    cpu.conditional::<W>(op, taken)
 }
 
 pub(crate) fn jmp(i: &Instruction) -> Option<Handler> {
+    let register = kind(i, 0) == Kind::Reg;
     Some(match i.code() {
-        Code::Jmp_rel8_32 | Code::Jmp_rel32_32 => jmp_direct,
-        Code::Jmp_rm32 if kind(i, 0) == Kind::Reg => jmp_reg,
-        Code::Jmp_rm32 => jmp_mem,
-        Code::Jmp_ptr1632 => crate::transfer::jmp_far_imm,
-        Code::Jmp_m1632 => crate::transfer::jmp_far_mem,
+        Code::Jmp_rel8_16 | Code::Jmp_rel16 => jmp_direct::<Half>,
+        Code::Jmp_rel8_32 | Code::Jmp_rel32_32 => jmp_direct::<Dword>,
+        Code::Jmp_rm16 if register => jmp_reg::<Half>,
+        Code::Jmp_rm16 => jmp_mem::<Half>,
+        Code::Jmp_rm32 if register => jmp_reg::<Dword>,
+        Code::Jmp_rm32 => jmp_mem::<Dword>,
+        Code::Jmp_ptr1616 | Code::Jmp_ptr1632 => far::jmp_far_imm,
+        Code::Jmp_m1616 => far::jmp_far_mem::<Half>,
+        Code::Jmp_m1632 => far::jmp_far_mem::<Dword>,
         _ => return None,
     })
 }
-fn jmp_direct(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.after(op).wrapping_add(op.imm);
+fn jmp_direct<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.target::<W>(op);
     cpu.check_target(target)?;
     cpu.eip = target;
     Ok(Out::Taken)
 }
-fn jmp_reg(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.regs.get(op.r1);
+fn jmp_reg<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = W::get(&cpu.regs, op.r1);
     cpu.indirect(target)
 }
-fn jmp_mem(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.load::<Dword>(op)?;
+fn jmp_mem<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.load::<W>(op)?;
     cpu.indirect(target)
 }
 
 pub(crate) fn call(i: &Instruction) -> Option<Handler> {
+    let register = kind(i, 0) == Kind::Reg;
     Some(match i.code() {
-        Code::Call_rel32_32 => call_direct,
-        Code::Call_rm32 if kind(i, 0) == Kind::Reg => call_reg,
-        Code::Call_rm32 => call_mem,
-        Code::Call_ptr1632 => crate::transfer::call_far_imm,
-        Code::Call_m1632 => crate::transfer::call_far_mem,
+        Code::Call_rel16 => call_direct::<Half>,
+        Code::Call_rel32_32 => call_direct::<Dword>,
+        Code::Call_rm16 if register => call_reg::<Half>,
+        Code::Call_rm16 => call_mem::<Half>,
+        Code::Call_rm32 if register => call_reg::<Dword>,
+        Code::Call_rm32 => call_mem::<Dword>,
+        Code::Call_ptr1616 => far::call_far_imm::<Half>,
+        Code::Call_ptr1632 => far::call_far_imm::<Dword>,
+        Code::Call_m1616 => far::call_far_mem::<Half>,
+        Code::Call_m1632 => far::call_far_mem::<Dword>,
         _ => return None,
     })
 }
 #[inline(always)]
-fn push_return(cpu: &mut Cpu, op: &Op, target: u32) -> Result<(), Raised> {
+fn push_return<W: Word>(cpu: &mut Cpu, op: &Op, target: u32) -> Result<(), Raised> {
     cpu.check_target(target)?;
-    let back = cpu.after(op);
-    cpu.push::<Dword>(back)?;
+    let back = cpu.after(op) & W::MASK;
+    cpu.push::<W>(back)?;
     cpu.predictor.call(back);
     Ok(())
 }
-fn call_direct(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.after(op).wrapping_add(op.imm);
-    push_return(cpu, op, target)?;
+fn call_direct<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.target::<W>(op);
+    push_return::<W>(cpu, op, target)?;
     cpu.eip = target;
     Ok(Out::Taken)
 }
-fn call_reg(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.regs.get(op.r1);
-    push_return(cpu, op, target)?;
+fn call_reg<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = W::get(&cpu.regs, op.r1);
+    push_return::<W>(cpu, op, target)?;
     cpu.indirect(target)
 }
-fn call_mem(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.load::<Dword>(op)?;
-    push_return(cpu, op, target)?;
+fn call_mem<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.load::<W>(op)?;
+    push_return::<W>(cpu, op, target)?;
     cpu.indirect(target)
 }
 
 pub(crate) fn ret(i: &Instruction) -> Option<Handler> {
-    matches!(i.code(), Code::Retnd | Code::Retnd_imm16).then_some(run_ret as Handler)
+    Some(match i.code() {
+        Code::Retnw | Code::Retnw_imm16 => run_ret::<Half>,
+        Code::Retnd | Code::Retnd_imm16 => run_ret::<Dword>,
+        _ => return None,
+    })
 }
-fn run_ret(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.peek_stack::<Dword>(0)?;
+fn run_ret<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.peek_stack::<W>(0)?;
     cpu.check_target(target)?;
-    cpu.regs[ESP] = cpu.stack_plus(4 + op.imm);
+    cpu.regs[ESP] = cpu.stack_plus(u32::from(W::SIZE) + op.imm);
     let wrong = cpu.predictor.ret(target);
     cpu.judge(wrong);
     cpu.eip = target;
     Ok(Out::Taken)
 }
 pub(crate) fn retf(i: &Instruction) -> Option<Handler> {
-    matches!(i.code(), Code::Retfd | Code::Retfd_imm16)
-        .then_some(crate::transfer::ret_far as Handler)
+    Some(match i.code() {
+        Code::Retfw | Code::Retfw_imm16 => returns::ret_far::<Half>,
+        Code::Retfd | Code::Retfd_imm16 => returns::ret_far::<Dword>,
+        _ => return None,
+    })
 }
 
-pub(crate) fn jecxz(i: &Instruction) -> Option<Handler> {
-    is_32bit(i).then_some(run_jecxz as Handler)
+/// Picks by the size of the target and that of the counter, CX or ECX.
+macro_rules! by_counter {
+    ($i:expr, $handler:ident, $codes16:pat) => {{
+        let cx = matches!($i.code(), $codes16);
+        match (target_size($i)?, cx) {
+            (2, true) => $handler::<Half, Half>,
+            (2, false) => $handler::<Half, Dword>,
+            (_, true) => $handler::<Dword, Half>,
+            (_, false) => $handler::<Dword, Dword>,
+        }
+    }};
 }
-fn run_jecxz(cpu: &mut Cpu, op: &Op) -> Exec {
-    let taken = cpu.regs[ECX] == 0;
-    cpu.conditional(op, taken)
-}
+
+/// jcxz and jecxz.
 pub(crate) fn jcxz(i: &Instruction) -> Option<Handler> {
-    is_32bit(i).then_some(run_jcxz as Handler)
+    Some(by_counter!(
+        i,
+        run_jcxz,
+        Code::Jcxz_rel8_16 | Code::Jcxz_rel8_32
+    ))
 }
-fn run_jcxz(cpu: &mut Cpu, op: &Op) -> Exec {
-    let taken = cpu.regs[ECX] & 0xffff == 0;
-    cpu.conditional(op, taken)
+fn run_jcxz<W: Word, C: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let taken = C::get(&cpu.regs, ECX as u8) == 0;
+    cpu.conditional::<W>(op, taken)
 }
 
-/// loop with ECX (CX forms are #UD): counts down, then asks the extra condition.
-fn is_ecx_loop(i: &Instruction) -> bool {
-    is_32bit(i)
-        && matches!(
-            i.code(),
-            Code::Loop_rel8_32_ECX | Code::Loope_rel8_32_ECX | Code::Loopne_rel8_32_ECX
-        )
-}
 pub(crate) fn loop_(i: &Instruction) -> Option<Handler> {
-    is_ecx_loop(i).then_some(run_loop as Handler)
+    Some(by_counter!(
+        i,
+        run_loop,
+        Code::Loop_rel8_16_CX | Code::Loop_rel8_32_CX
+    ))
 }
 pub(crate) fn loope(i: &Instruction) -> Option<Handler> {
-    is_ecx_loop(i).then_some(run_loope as Handler)
+    Some(by_counter!(
+        i,
+        run_loope,
+        Code::Loope_rel8_16_CX | Code::Loope_rel8_32_CX
+    ))
 }
 pub(crate) fn loopne(i: &Instruction) -> Option<Handler> {
-    is_ecx_loop(i).then_some(run_loopne as Handler)
+    Some(by_counter!(
+        i,
+        run_loopne,
+        Code::Loopne_rel8_16_CX | Code::Loopne_rel8_32_CX
+    ))
 }
+/// Counts down, then asks the extra condition.
 #[inline(always)]
-fn looping(cpu: &mut Cpu, op: &Op, also: bool) -> Exec {
-    let left = cpu.regs[ECX].wrapping_sub(1);
-    let out = cpu.conditional(op, left != 0 && also)?;
-    cpu.regs[ECX] = left;
+fn looping<W: Word, C: Word>(cpu: &mut Cpu, op: &Op, also: bool) -> Exec {
+    let left = C::get(&cpu.regs, ECX as u8).wrapping_sub(1) & C::MASK;
+    let out = cpu.conditional::<W>(op, left != 0 && also)?;
+    C::set(&mut cpu.regs, ECX as u8, left);
     Ok(out)
 }
-fn run_loop(cpu: &mut Cpu, op: &Op) -> Exec {
-    looping(cpu, op, true)
+fn run_loop<W: Word, C: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    looping::<W, C>(cpu, op, true)
 }
-fn run_loope(cpu: &mut Cpu, op: &Op) -> Exec {
+fn run_loope<W: Word, C: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     let also = cpu.flags.zf();
-    looping(cpu, op, also)
+    looping::<W, C>(cpu, op, also)
 }
-fn run_loopne(cpu: &mut Cpu, op: &Op) -> Exec {
+fn run_loopne<W: Word, C: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     let also = !cpu.flags.zf();
-    looping(cpu, op, also)
+    looping::<W, C>(cpu, op, also)
 }
 
 pub(crate) fn setcc(i: &Instruction) -> Option<Handler> {

@@ -4,10 +4,12 @@
 //! mode is not modelled: it answers #GP(0).
 
 use crate::cpu::{
-    CR0_AM, CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR0_WP,
-    CR4_PAE, CR4_PGE, CR4_PSE, CR4_TSD, Cpu, EFER_NXE,
+    CR0_AM, CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR0_WP, CR4_DE,
+    CR4_PAE, CR4_PCE, CR4_PGE, CR4_PSE, CR4_TSD, Cpu, EFER_NXE,
 };
-use crate::fault::Raised;
+use crate::debug::{DR6_BD, DR7_GD};
+use crate::fault::{self, Fault, Raised};
+use crate::flags::RF;
 use crate::op::{Exec, Op, Out};
 use crate::regs::{EAX, EBX, ECX, EDX};
 use emu_mmu::{ControlError, Cr3Load};
@@ -26,8 +28,6 @@ const CR0_ALL: u32 = CR0_PE
     | CR0_PG;
 /// CR4.OSFXSR and OSXMMEXCPT: stored without effect.
 const CR4_FX: u32 = 3 << 9;
-/// CR4.VME, PVI, DE, MCE: stored without effect.
-const CR4_IGNORED: u32 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 6;
 
 /// What CPUID leaf 1 and EDX after a reset say: family 6 model 11 stepping 1.
 pub(crate) const SIGNATURE: u32 = 0x6b1;
@@ -66,26 +66,38 @@ pub(crate) fn to_cr(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 pub(crate) fn from_dr(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.need_cpl0()?;
-    let v = cpu.dr[debug_register(op.r2)];
+    let n = debug_register(cpu, op.r2)?;
+    let v = cpu.dr[n];
     cpu.regs.set(op.r1, v);
     Ok(Out::Next)
 }
 pub(crate) fn to_dr(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.need_cpl0()?;
-    cpu.dr[debug_register(op.r1)] = cpu.regs.get(op.r2);
+    let n = debug_register(cpu, op.r1)?;
+    let v = cpu.regs.get(op.r2);
+    cpu.set_debug_register(n, v);
     Ok(Out::Serial)
 }
-/// DR4 and DR5 are other names of DR6 and DR7 (CR4.DE is not modelled).
-fn debug_register(number: u8) -> usize {
-    match number {
+/// DR4 and DR5 are other names of DR6 and DR7, or #UD with CR4.DE. With DR7.GD set every access is
+/// a #DB.
+fn debug_register(cpu: &mut Cpu, number: u8) -> Result<usize, Raised> {
+    if matches!(number, 4 | 5) && cpu.cr4 & CR4_DE != 0 {
+        return Err(cpu.ud());
+    }
+    cpu.need_cpl0()?;
+    if cpu.dr[7] & DR7_GD != 0 {
+        cpu.dr[6] |= DR6_BD;
+        // A fault, but no instruction breakpoint: the handler's iret goes on behind this.
+        cpu.other_flags |= RF;
+        return Err(cpu.raise_fault(Fault::plain(fault::DB)));
+    }
+    Ok(match number {
         4 | 5 => usize::from(number) + 2,
         n => usize::from(n & 7),
-    }
+    })
 }
 
 impl Cpu {
-    fn accepted(&mut self, result: Result<(), ControlError>) -> Result<(), Raised> {
+    pub(crate) fn accepted(&mut self, result: Result<(), ControlError>) -> Result<(), Raised> {
         match result {
             Ok(()) => Ok(()),
             Err(ControlError::GeneralProtection) => Err(self.gp(0)),
@@ -96,12 +108,13 @@ impl Cpu {
         let new = new & CR0_ALL | CR0_ET;
         let pg_without_pe = new & CR0_PG != 0 && new & CR0_PE == 0;
         let nw_without_cd = new & CR0_NW != 0 && new & CR0_CD == 0;
-        if pg_without_pe || nw_without_cd || new & CR0_PE == 0 {
+        if pg_without_pe || nw_without_cd {
             return Err(self.gp(0));
         }
         let loaded = self.mmu.set_cr0(new);
         self.accepted(loaded)?;
         self.cr0 = new;
+        self.refresh_segments();
         Ok(())
     }
 
@@ -119,7 +132,7 @@ impl Cpu {
     }
 
     fn load_cr4(&mut self, new: u32) -> Result<(), Raised> {
-        let mut exist = CR4_TSD | CR4_PSE | CR4_PAE | CR4_FX | CR4_IGNORED;
+        let mut exist = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PCE | CR4_FX;
         if self.features.pge {
             exist |= CR4_PGE;
         }
@@ -182,8 +195,9 @@ impl Cpu {
         let [a, b, c, d] = match self.regs[EAX] {
             0 => [1, word(b"Lowm"), word(b"AE  "), word(b"em P")],
             1 => {
-                // PSE, TSC, MSR, PAE, CX8, CMOV; SEP and PGE where they exist.
-                let d = bit(true, 3)
+                // DE, PSE, TSC, MSR, PAE, CX8, CMOV; SEP and PGE where they exist.
+                let d = bit(true, 2)
+                    | bit(true, 3)
                     | bit(true, 4)
                     | bit(true, 5)
                     | bit(true, 6)

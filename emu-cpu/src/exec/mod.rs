@@ -7,11 +7,14 @@
 pub(crate) mod access;
 pub(crate) mod alu;
 pub(crate) mod atomic;
+pub(crate) mod bcd;
 pub(crate) mod bits;
 pub(crate) mod branch;
 pub(crate) mod control;
 pub(crate) mod mov;
 pub(crate) mod muldiv;
+pub(crate) mod port;
+pub(crate) mod protect;
 pub(crate) mod shift;
 pub(crate) mod stack;
 pub(crate) mod string;

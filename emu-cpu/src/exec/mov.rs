@@ -165,7 +165,15 @@ fn xchg_mem<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 pub(crate) fn bswap(i: &Instruction) -> Option<Handler> {
-    (i.op0_register().size() == 4).then_some(bswap32 as Handler)
+    Some(match i.op0_register().size() {
+        2 => bswap16,
+        _ => bswap32,
+    })
+}
+/// Undefined in the manual; processors clear the register.
+fn bswap16(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.regs.set16(op.r1, 0);
+    Ok(Out::Next)
 }
 fn bswap32(cpu: &mut Cpu, op: &Op) -> Exec {
     let v = cpu.regs.get(op.r1);
@@ -206,10 +214,13 @@ fn run_nop(_: &mut Cpu, _: &Op) -> Exec {
 }
 
 pub(crate) fn xlat(i: &Instruction) -> Option<Handler> {
-    (i.memory_base() == iced_x86::Register::EBX).then_some(run_xlat as Handler)
+    Some(match i.memory_base() {
+        iced_x86::Register::BX => run_xlat::<Half>,
+        _ => run_xlat::<Dword>,
+    })
 }
-fn run_xlat(cpu: &mut Cpu, op: &Op) -> Exec {
-    let offset = cpu.regs[EBX].wrapping_add(cpu.regs[EAX] & 0xff);
+fn run_xlat<A: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let offset = cpu.regs[EBX].wrapping_add(cpu.regs[EAX] & 0xff) & A::MASK;
     let va = cpu.linear(Seg::ALL[usize::from(op.seg & 7)], offset, 1, Want::Read)?;
     let v = cpu.read::<Byte>(va)?;
     cpu.regs.set8(EAX as u8, v);

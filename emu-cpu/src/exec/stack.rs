@@ -5,12 +5,13 @@
 use super::{Kind, by_wide_size, kind};
 use crate::cpu::Cpu;
 use crate::exec::access::Want;
-use crate::flags::{AC, ARITH, DF, ID, IF, IOPL, NT, RF, TF, VM};
+use crate::fault::Raised;
+use crate::flags::{IOPL, RF, VM};
 use crate::op::{Exec, Handler, Op, Out};
 use crate::regs::{EBP, ESP};
 use crate::segment::Seg;
 use crate::word::{Dword, Half, Word};
-use iced_x86::{Instruction, Register};
+use iced_x86::{Code, Instruction, Register};
 
 /// Bytes the instruction moves ESP by.
 fn slot(i: &Instruction) -> usize {
@@ -124,7 +125,15 @@ pub(crate) fn pushf16(_: &Instruction) -> Option<Handler> {
 pub(crate) fn pushf32(_: &Instruction) -> Option<Handler> {
     Some(pushf::<Dword>)
 }
+/// Virtual-8086 mode leaves the flags image to the monitor unless IOPL is 3.
+fn need_flags_access(cpu: &mut Cpu) -> Result<(), Raised> {
+    if cpu.v86() && cpu.other_flags & IOPL != IOPL {
+        return Err(cpu.gp(0));
+    }
+    Ok(())
+}
 fn pushf<W: Word>(cpu: &mut Cpu, _: &Op) -> Exec {
+    need_flags_access(cpu)?;
     let v = cpu.eflags() & !(VM | RF) & W::MASK;
     cpu.push::<W>(v)?;
     Ok(Out::Next)
@@ -136,34 +145,67 @@ pub(crate) fn popf32(_: &Instruction) -> Option<Handler> {
     Some(popf::<Dword>)
 }
 fn popf<W: Word>(cpu: &mut Cpu, _: &Op) -> Exec {
+    need_flags_access(cpu)?;
     let new = cpu.pop::<W>()?;
-    cpu.change_eflags(new, W::MASK);
+    cpu.change_eflags(new, W::MASK & !RF);
     Ok(Out::Serial)
 }
 
-impl Cpu {
-    /// POPF and IRET: takes from `new` the flags this CPL may change, within `mask`.
-    pub(crate) fn change_eflags(&mut self, new: u32, mask: u32) {
-        let mut may = ARITH | TF | DF | NT | AC | ID;
-        if self.cpl == 0 {
-            may |= IOPL;
-        }
-        if u32::from(self.cpl) <= (self.other_flags & IOPL) >> 12 {
-            may |= IF;
-        }
-        may &= mask;
-        self.set_eflags(self.eflags() & !may | new & may);
-    }
+pub(crate) fn leave(i: &Instruction) -> Option<Handler> {
+    Some(match i.code() {
+        Code::Leavew => run_leave::<Half>,
+        Code::Leaved => run_leave::<Dword>,
+        _ => return None,
+    })
+}
+fn run_leave<W: Word>(cpu: &mut Cpu, _: &Op) -> Exec {
+    let (ebp, mask, size) = (cpu.regs[EBP], cpu.stack_mask, u32::from(W::SIZE));
+    let va = cpu.linear(Seg::Ss, ebp & mask, size, Want::Read)?;
+    let v = cpu.read::<W>(va)?;
+    cpu.regs[ESP] = cpu.regs[ESP] & !mask | ebp.wrapping_add(size) & mask;
+    W::set(&mut cpu.regs, EBP as u8, v);
+    Ok(Out::Next)
 }
 
-pub(crate) fn leave(i: &Instruction) -> Option<Handler> {
-    (i.code() == iced_x86::Code::Leaved).then_some(run_leave as Handler)
+pub(crate) fn enter(i: &Instruction) -> Option<Handler> {
+    Some(match i.code() {
+        Code::Enterw_imm16_imm8 => run_enter::<Half>,
+        Code::Enterd_imm16_imm8 => run_enter::<Dword>,
+        _ => return None,
+    })
 }
-fn run_leave(cpu: &mut Cpu, _: &Op) -> Exec {
+/// `imm` is the size of the frame, `disp` the nesting level.
+fn run_enter<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let (mask, size) = (cpu.stack_mask, u32::from(W::SIZE));
+    let level = op.disp & 31;
+    let mut pushed = 0;
+    let mut push = |cpu: &mut Cpu, value: u32| {
+        pushed += size;
+        let esp = cpu.stack_plus(0u32.wrapping_sub(pushed));
+        let va = cpu.linear(Seg::Ss, esp & mask, size, Want::Write)?;
+        cpu.write::<W>(va, value)?;
+        Ok(esp)
+    };
     let ebp = cpu.regs[EBP];
-    let va = cpu.linear(Seg::Ss, ebp & cpu.stack_mask, 4, Want::Read)?;
-    let v = cpu.read::<Dword>(va)?;
-    cpu.regs[ESP] = cpu.regs[ESP] & !cpu.stack_mask | ebp.wrapping_add(4) & cpu.stack_mask;
-    cpu.regs[EBP] = v;
+    let frame = push(cpu, ebp & W::MASK)?;
+    let mut esp = frame;
+    for n in 1..level {
+        let at = ebp.wrapping_sub(n * size) & mask;
+        let va = cpu.linear(Seg::Ss, at, size, Want::Read)?;
+        let link = cpu.read::<W>(va)?;
+        esp = push(cpu, link)?;
+    }
+    if level > 0 {
+        esp = push(cpu, frame & W::MASK)?;
+    }
+    esp = esp & !mask | esp.wrapping_sub(op.imm) & mask;
+    // A write to the top of the new frame must be possible (SDM); it is not made.
+    let top = cpu.linear(Seg::Ss, esp & mask, size, Want::Write)?;
+    let rights = cpu.privilege;
+    cpu.mmu
+        .probe_write(top, W::SIZE, rights)
+        .map_err(|f| cpu.page_fault(f))?;
+    W::set(&mut cpu.regs, EBP as u8, frame & W::MASK);
+    cpu.regs[ESP] = esp;
     Ok(Out::Next)
 }

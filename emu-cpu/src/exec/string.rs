@@ -10,41 +10,49 @@ use crate::exec::access::Want;
 use crate::exec::alu::{Alu, Cmp};
 use crate::exec::by_size;
 use crate::fault::Raised;
-use crate::flags::DF;
+use crate::flags::{DF, TF};
 use crate::op::{Exec, Handler, Op, Out, REP, REPNE};
 use crate::regs::{EAX, ECX, EDI, ESI};
 use crate::segment::Seg;
-use crate::word::Word;
+use crate::word::{Dword, Half, Word};
 use emu_mmu::{Span, VirtAddr};
 use iced_x86::{Instruction, OpKind};
 use lowmem_cost::Event;
 
-/// Element size, if the instruction uses ESI, EDI and ECX (16-bit addressing is #UD).
-fn element(i: &Instruction) -> Option<usize> {
-    let wide = |k: OpKind| {
-        !matches!(
+/// Bytes of an element, and whether SI, DI and CX are used instead of ESI, EDI and ECX.
+fn shape(i: &Instruction) -> (usize, bool) {
+    let narrow = |k: OpKind| {
+        matches!(
             k,
             OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI
         )
     };
-    (0..i.op_count())
-        .all(|n| wide(i.op_kind(n)))
-        .then(|| i.memory_size().size())
+    let narrow = (0..i.op_count()).any(|n| narrow(i.op_kind(n)));
+    (i.memory_size().size(), narrow)
+}
+/// A handler by element and address size.
+macro_rules! by_shape {
+    ($i:expr, $handler:ident) => {
+        match shape($i) {
+            (bytes, true) => by_size!(bytes, $handler, Half),
+            (bytes, false) => by_size!(bytes, $handler, Dword),
+        }
+    };
 }
 pub(crate) fn movs(i: &Instruction) -> Option<Handler> {
-    Some(by_size!(element(i)?, run_movs))
+    Some(by_shape!(i, run_movs))
 }
 pub(crate) fn stos(i: &Instruction) -> Option<Handler> {
-    Some(by_size!(element(i)?, run_stos))
+    Some(by_shape!(i, run_stos))
 }
 pub(crate) fn lods(i: &Instruction) -> Option<Handler> {
-    Some(by_size!(element(i)?, run_lods))
+    Some(by_shape!(i, run_lods))
 }
 pub(crate) fn scas(i: &Instruction) -> Option<Handler> {
-    Some(by_size!(element(i)?, run_scas))
+    Some(by_shape!(i, run_scas))
 }
 pub(crate) fn cmps(i: &Instruction) -> Option<Handler> {
-    Some(by_size!(element(i)?, run_cmps))
+    Some(by_shape!(i, run_cmps))
 }
 
 #[inline(always)]
@@ -56,24 +64,28 @@ fn step<W: Word>(cpu: &Cpu) -> u32 {
         size.wrapping_neg()
     }
 }
-fn source<W: Word>(cpu: &mut Cpu, op: &Op) -> Result<VirtAddr, Raised> {
-    let esi = cpu.regs[ESI];
+#[inline(always)]
+fn source<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Result<VirtAddr, Raised> {
+    let esi = A::get(&cpu.regs, ESI as u8);
     let seg = Seg::ALL[usize::from(op.seg & 7)];
     cpu.linear(seg, esi, u32::from(W::SIZE), Want::Read)
 }
-fn target<W: Word>(cpu: &mut Cpu, want: Want) -> Result<VirtAddr, Raised> {
-    let edi = cpu.regs[EDI];
+#[inline(always)]
+fn target<A: Word, W: Word>(cpu: &mut Cpu, want: Want) -> Result<VirtAddr, Raised> {
+    let edi = A::get(&cpu.regs, EDI as u8);
     cpu.linear(Seg::Es, edi, u32::from(W::SIZE), want)
 }
 #[inline(always)]
-fn advance<W: Word>(cpu: &mut Cpu, register: usize) {
-    cpu.regs[register] = cpu.regs[register].wrapping_add(step::<W>(cpu));
+fn advance<A: Word, W: Word>(cpu: &mut Cpu, register: usize) {
+    let number = register as u8;
+    let moved = A::get(&cpu.regs, number).wrapping_add(step::<W>(cpu)) & A::MASK;
+    A::set(&mut cpu.regs, number, moved);
 }
 
 /// Does `element` once, or ECX times; `element` says whether to go on. Counts `event` by `weight`
-/// per element of a rep.
+/// per element of a rep. A debug trap comes after each element.
 #[inline(always)]
-fn repeat(
+fn repeat<A: Word>(
     cpu: &mut Cpu,
     op: &Op,
     event: Event,
@@ -84,15 +96,30 @@ fn repeat(
         element(cpu)?;
         return Ok(Out::Next);
     }
-    while cpu.regs[ECX] != 0 {
+    loop {
+        let left = A::get(&cpu.regs, ECX as u8);
+        if left == 0 {
+            break;
+        }
         let more = element(cpu)?;
         cpu.mmu.account.add(event, weight);
-        cpu.regs[ECX] -= 1;
+        A::set(&mut cpu.regs, ECX as u8, left - 1);
         if !more {
             break;
         }
+        if left != 1 && cpu.traps_elements() {
+            return Ok(Out::Again);
+        }
     }
     Ok(Out::Next)
+}
+
+impl Cpu {
+    /// A debug trap is due between two elements of a repeated string instruction.
+    #[inline(always)]
+    pub(crate) fn traps_elements(&self) -> bool {
+        self.other_flags & TF != 0 || self.debug_pending != 0
+    }
 }
 
 /// Takes over what a page-sized span did.
@@ -113,16 +140,18 @@ fn spanned<W: Word>(
         None => Ok(()),
     }
 }
-/// Segments `segs` are flat and the direction is up.
-fn spans_apply(cpu: &Cpu, op: &Op, reads: u32) -> bool {
-    op.x != 0
-        && cpu.other_flags & DF == 0
+/// Addresses are 32 bits wide, segments `reads` and ES are flat, the direction is up.
+#[inline(always)]
+fn spans_apply<A: Word>(cpu: &Cpu, op: &Op, reads: u32) -> bool {
+    A::SIZE == 4
+        && op.x != 0
+        && cpu.other_flags & (DF | TF) == 0
         && cpu.flat_writes >> Seg::Es as u8 & 1 != 0
         && cpu.flat_reads & reads == reads
 }
 
-fn run_movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    if spans_apply(cpu, op, 1 << (op.seg & 7)) {
+fn run_movs<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    if spans_apply::<A>(cpu, op, 1 << (op.seg & 7)) {
         while cpu.regs[ECX] != 0 {
             let (to, from) = (VirtAddr(cpu.regs[EDI]), VirtAddr(cpu.regs[ESI]));
             let span = cpu
@@ -132,19 +161,20 @@ fn run_movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
         }
         return Ok(Out::Next);
     }
-    repeat(cpu, op, Event::RepMovsBytes, u64::from(W::SIZE), |cpu| {
-        let from = source::<W>(cpu, op)?;
-        let to = target::<W>(cpu, Want::Write)?;
+    let weight = u64::from(W::SIZE);
+    repeat::<A>(cpu, op, Event::RepMovsBytes, weight, |cpu| {
+        let from = source::<A, W>(cpu, op)?;
+        let to = target::<A, W>(cpu, Want::Write)?;
         let v = cpu.read::<W>(from)?;
         cpu.write::<W>(to, v)?;
-        advance::<W>(cpu, ESI);
-        advance::<W>(cpu, EDI);
+        advance::<A, W>(cpu, ESI);
+        advance::<A, W>(cpu, EDI);
         Ok(true)
     })
 }
-fn run_stos<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn run_stos<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     let v = W::get(&cpu.regs, EAX as u8);
-    if spans_apply(cpu, op, 0) {
+    if spans_apply::<A>(cpu, op, 0) {
         while cpu.regs[ECX] != 0 {
             let to = VirtAddr(cpu.regs[EDI]);
             let span = cpu
@@ -154,19 +184,20 @@ fn run_stos<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
         }
         return Ok(Out::Next);
     }
-    repeat(cpu, op, Event::RepStosBytes, u64::from(W::SIZE), |cpu| {
-        let to = target::<W>(cpu, Want::Write)?;
+    let weight = u64::from(W::SIZE);
+    repeat::<A>(cpu, op, Event::RepStosBytes, weight, |cpu| {
+        let to = target::<A, W>(cpu, Want::Write)?;
         cpu.write::<W>(to, v)?;
-        advance::<W>(cpu, EDI);
+        advance::<A, W>(cpu, EDI);
         Ok(true)
     })
 }
-fn run_lods<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    repeat(cpu, op, Event::RepOther, 1, |cpu| {
-        let from = source::<W>(cpu, op)?;
+fn run_lods<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    repeat::<A>(cpu, op, Event::RepOther, 1, |cpu| {
+        let from = source::<A, W>(cpu, op)?;
         let v = cpu.read::<W>(from)?;
         W::set(&mut cpu.regs, EAX as u8, v);
-        advance::<W>(cpu, ESI);
+        advance::<A, W>(cpu, ESI);
         Ok(true)
     })
 }
@@ -178,25 +209,25 @@ fn goes_on(cpu: &Cpu, op: &Op) -> bool {
         _ => false,
     }
 }
-fn run_scas<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    repeat(cpu, op, Event::RepOther, 1, |cpu| {
-        let at = target::<W>(cpu, Want::Read)?;
+fn run_scas<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    repeat::<A>(cpu, op, Event::RepOther, 1, |cpu| {
+        let at = target::<A, W>(cpu, Want::Read)?;
         let b = cpu.read::<W>(at)?;
         let a = W::get(&cpu.regs, EAX as u8);
         Cmp::run::<W>(&mut cpu.flags, a, b);
-        advance::<W>(cpu, EDI);
+        advance::<A, W>(cpu, EDI);
         Ok(goes_on(cpu, op))
     })
 }
-fn run_cmps<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    repeat(cpu, op, Event::RepOther, 1, |cpu| {
-        let from = source::<W>(cpu, op)?;
-        let at = target::<W>(cpu, Want::Read)?;
+fn run_cmps<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    repeat::<A>(cpu, op, Event::RepOther, 1, |cpu| {
+        let from = source::<A, W>(cpu, op)?;
+        let at = target::<A, W>(cpu, Want::Read)?;
         let a = cpu.read::<W>(from)?;
         let b = cpu.read::<W>(at)?;
         Cmp::run::<W>(&mut cpu.flags, a, b);
-        advance::<W>(cpu, ESI);
-        advance::<W>(cpu, EDI);
+        advance::<A, W>(cpu, ESI);
+        advance::<A, W>(cpu, EDI);
         Ok(goes_on(cpu, op))
     })
 }

@@ -1,15 +1,16 @@
-//! Flag instructions, system instructions, ports.
+//! Flag instructions and system instructions.
 //!
 //! Instructions that change CPL or side answer [`Out::Far`] and have counted themselves. `sti` is
 //! no interrupt point (see `tick`), which is its one-instruction shadow: the next point comes after
 //! the next instruction at the earliest.
 
+use super::protect::half_operand;
 use super::{Kind, by_wide_size, kind};
-use crate::cpu::{CR0_EM, CR0_MP, CR0_PE, CR0_TS, CR4_TSD, Cpu};
-use crate::fault::{self, Raised};
+use crate::cpu::{CR0_EM, CR0_MP, CR0_PE, CR0_TS, CR4_PCE, CR4_TSD, Cpu};
+use crate::fault::{self, Fault, Raised};
 use crate::flags::{AF, CF, DF, IF, IOPL, PF, SF, ZF};
-use crate::op::{Exec, Handler, Op, Out};
-use crate::regs::{EAX, EDX};
+use crate::op::{ADDR16, Exec, Handler, Op, Out};
+use crate::regs::{EAX, ECX, EDX};
 use crate::segment::TableRegister;
 use crate::word::{Dword, Half, Word};
 use emu_mmu::VirtAddr;
@@ -111,7 +112,26 @@ plain! {
         cpu.need_cpl0()?;
         Ok(Out::Serial)
     };
+    rdpmc, run_rdpmc, |cpu| {
+        if cpu.cpl != 0 && cpu.cr4 & CR4_PCE == 0 {
+            return Err(cpu.gp(0));
+        }
+        // Two counters that nothing can start (their event MSRs do not exist): zero.
+        if cpu.regs[ECX] > 1 {
+            return Err(cpu.gp(0));
+        }
+        cpu.regs[EAX] = 0;
+        cpu.regs[EDX] = 0;
+        Ok(Out::Next)
+    };
     int3, run_int3, |cpu| cpu.software_interrupt(fault::BP, 1);
+    wait, run_wait, |cpu| {
+        const BOTH: u32 = CR0_MP | CR0_TS;
+        if cpu.cr0 & BOTH == BOTH {
+            return Err(cpu.raise_fault(Fault::plain(fault::NM)));
+        }
+        Ok(Out::Next)
+    };
     sysenter, run_sysenter, |cpu| cpu.sysenter();
     sysexit, run_sysexit, |cpu| cpu.sysexit();
 }
@@ -119,6 +139,15 @@ plain! {
 /// #UD is an ordinary handler so that undecodable bytes are fetched and counted like an
 /// instruction.
 pub(crate) fn undefined(cpu: &mut Cpu, _: &Op) -> Exec {
+    Err(cpu.ud())
+}
+
+/// An escape to a coprocessor that is not there: #NM where CR0 asks for it, else #UD (CPUID has no
+/// FPU).
+pub(crate) fn x87(cpu: &mut Cpu, _: &Op) -> Exec {
+    if cpu.cr0 & (CR0_EM | CR0_TS) != 0 {
+        return Err(cpu.raise_fault(Fault::plain(fault::NM)));
+    }
     Err(cpu.ud())
 }
 
@@ -134,6 +163,9 @@ pub(crate) fn int(_: &Instruction) -> Option<Handler> {
     Some(run_int)
 }
 fn run_int(cpu: &mut Cpu, op: &Op) -> Exec {
+    if cpu.v86() && cpu.other_flags & IOPL != IOPL {
+        return Err(cpu.gp(0));
+    }
     cpu.software_interrupt(op.imm as u8, op.len)
 }
 pub(crate) fn into(_: &Instruction) -> Option<Handler> {
@@ -146,76 +178,51 @@ fn run_into(cpu: &mut Cpu, op: &Op) -> Exec {
         Ok(Out::Next)
     }
 }
-pub(crate) fn iret(_: &Instruction) -> Option<Handler> {
-    Some(crate::transfer::iret)
+pub(crate) fn int1(_: &Instruction) -> Option<Handler> {
+    Some(run_int1)
 }
-
-/// Ports: `imm` or DX; the engine asks the bus after this check.
-fn need_port(cpu: &mut Cpu, port: u16, size: u32) -> Result<(), Raised> {
-    if u32::from(cpu.cpl) <= (cpu.other_flags & IOPL) >> 12 {
-        return Ok(());
-    }
-    // The I/O permission bitmap: one bit per port, 0 allows; two bytes are always read.
-    let tr = cpu.tr;
-    if !tr.usable() || tr.limit < 0x67 {
-        return Err(cpu.gp(0));
-    }
-    let map = cpu.system_read(tr.base.wrapping_add(0x66), 2)? as u32;
-    let at = map + u32::from(port >> 3);
-    if at + 1 > tr.limit {
-        return Err(cpu.gp(0));
-    }
-    let bits = cpu.system_read(tr.base.wrapping_add(at), 2)? as u32 >> (port & 7);
-    if bits & ((1 << size) - 1) != 0 {
-        return Err(cpu.gp(0));
-    }
-    Ok(())
+fn run_int1(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.int1(op.len)
 }
-/// `x` holds the size; bit 7 says that the port is an immediate.
-pub(crate) fn port_of(cpu: &Cpu, op: &Op) -> (u16, u8) {
-    let port = if op.x & 0x80 != 0 {
-        op.imm as u16
-    } else {
-        cpu.regs[EDX] as u16
-    };
-    (port, op.x & 7)
-}
-pub(crate) fn port_in(_: &Instruction) -> Option<Handler> {
-    Some(run_in)
-}
-pub(crate) fn port_out(_: &Instruction) -> Option<Handler> {
-    Some(run_out)
-}
-fn run_in(cpu: &mut Cpu, op: &Op) -> Exec {
-    let (port, size) = port_of(cpu, op);
-    need_port(cpu, port, u32::from(size))?;
-    Ok(Out::Input)
-}
-fn run_out(cpu: &mut Cpu, op: &Op) -> Exec {
-    let (port, size) = port_of(cpu, op);
-    need_port(cpu, port, u32::from(size))?;
-    Ok(Out::Output)
+pub(crate) fn iret(i: &Instruction) -> Option<Handler> {
+    Some(match i.code() {
+        Code::Iretw => crate::returns::iret::<Half>,
+        Code::Iretd => crate::returns::iret::<Dword>,
+        _ => return None,
+    })
 }
 
 pub(crate) fn lgdt(i: &Instruction) -> Option<Handler> {
-    (i.code() == Code::Lgdt_m1632).then_some(run_lgdt as Handler)
+    Some(match i.code() {
+        Code::Lgdt_m1632 => run_lgdt::<Dword>,
+        Code::Lgdt_m1632_16 => run_lgdt::<Half>,
+        _ => return None,
+    })
 }
 pub(crate) fn lidt(i: &Instruction) -> Option<Handler> {
-    (i.code() == Code::Lidt_m1632).then_some(run_lidt as Handler)
+    Some(match i.code() {
+        Code::Lidt_m1632 => run_lidt::<Dword>,
+        Code::Lidt_m1632_16 => run_lidt::<Half>,
+        _ => return None,
+    })
 }
-fn load_table(cpu: &mut Cpu, op: &Op) -> Result<TableRegister, Raised> {
+/// With 16-bit operand size the base has 24 bits.
+fn load_table<W: Word>(cpu: &mut Cpu, op: &Op) -> Result<TableRegister, Raised> {
     cpu.need_cpl0()?;
     let va = cpu.readable_at(op, 6)?;
     let limit = cpu.read::<Half>(va)? as u16;
-    let base = cpu.read::<Dword>(va.wrapping_add(2))?;
+    let mut base = cpu.read::<Dword>(va.wrapping_add(2))?;
+    if W::SIZE == 2 {
+        base &= 0x00ff_ffff;
+    }
     Ok(TableRegister { base, limit })
 }
-fn run_lgdt(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.gdtr = load_table(cpu, op)?;
+fn run_lgdt<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.gdtr = load_table::<W>(cpu, op)?;
     Ok(Out::Serial)
 }
-fn run_lidt(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.idtr = load_table(cpu, op)?;
+fn run_lidt<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.idtr = load_table::<W>(cpu, op)?;
     Ok(Out::Serial)
 }
 pub(crate) fn sgdt(_: &Instruction) -> Option<Handler> {
@@ -239,36 +246,8 @@ fn run_sidt(cpu: &mut Cpu, op: &Op) -> Exec {
     store_table(cpu, op, table)
 }
 
-/// A 16-bit operand that is a register or memory.
-fn half_operand(cpu: &mut Cpu, op: &Op) -> Result<u16, Raised> {
-    let v = if op.x == 1 {
-        Half::get(&cpu.regs, op.r1)
-    } else {
-        cpu.load::<Half>(op)?
-    };
-    Ok(v as u16)
-}
-pub(crate) fn lldt(_: &Instruction) -> Option<Handler> {
-    Some(run_lldt)
-}
-fn run_lldt(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.need_cpl0()?;
-    let selector = half_operand(cpu, op)?;
-    cpu.load_ldt(selector)?;
-    Ok(Out::Serial)
-}
-pub(crate) fn ltr(_: &Instruction) -> Option<Handler> {
-    Some(run_ltr)
-}
-fn run_ltr(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.need_cpl0()?;
-    let selector = half_operand(cpu, op)?;
-    cpu.load_task(selector)?;
-    Ok(Out::Serial)
-}
-
 macro_rules! store_half {
-    ($($pick:ident, $reg:ident, $mem:ident, |$cpu:ident| $value:expr;)*) => {$(
+    ($($pick:ident, $reg:ident, $mem:ident, |$cpu:ident| $check:block $value:expr;)*) => {$(
         pub(crate) fn $pick(i: &Instruction) -> Option<Handler> {
             Some(match kind(i, 0) {
                 Kind::Reg => by_wide_size!(i.op0_register().size(), $reg),
@@ -277,11 +256,13 @@ macro_rules! store_half {
             })
         }
         fn $reg<W: Word>($cpu: &mut Cpu, op: &Op) -> Exec {
+            $check
             let v = $value;
             W::set(&mut $cpu.regs, op.r1, v);
             Ok(Out::Next)
         }
         fn $mem($cpu: &mut Cpu, op: &Op) -> Exec {
+            $check
             let v = $value;
             $cpu.store::<Half>(op, v & 0xffff)?;
             Ok(Out::Next)
@@ -289,9 +270,9 @@ macro_rules! store_half {
     )*};
 }
 store_half! {
-    sldt, sldt_reg, sldt_mem, |cpu| u32::from(cpu.ldtr.selector);
-    str, str_reg, str_mem, |cpu| u32::from(cpu.tr.selector);
-    smsw, smsw_reg, smsw_mem, |cpu| cpu.cr0;
+    sldt, sldt_reg, sldt_mem, |cpu| { cpu.need_protected()?; } u32::from(cpu.ldtr.selector);
+    str, str_reg, str_mem, |cpu| { cpu.need_protected()?; } u32::from(cpu.tr.selector);
+    smsw, smsw_reg, smsw_mem, |cpu| {} cpu.cr0;
 }
 
 pub(crate) fn lmsw(_: &Instruction) -> Option<Handler> {
@@ -314,7 +295,11 @@ fn run_invlpg(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.need_cpl0()?;
     // No access is made, so no rights or limits are checked.
     let base = cpu.segs[usize::from(op.seg & 7)].base;
-    let va = VirtAddr(base.wrapping_add(cpu.offset(op)));
+    let mut offset = cpu.offset(op);
+    if op.seg & ADDR16 != 0 {
+        offset &= 0xffff;
+    }
+    let va = VirtAddr(base.wrapping_add(offset));
     cpu.mmu.invlpg(va);
     Ok(Out::Serial)
 }
