@@ -15,6 +15,12 @@ pub enum MapKind {
     PteChain,
     /// [`crate::rmap::anonmm`].
     Anonmm,
+    /// [`crate::rmap::pte_chain_v1`].
+    PteChainV1,
+    /// [`crate::rmap::pte_chain_dl`].
+    PteChainDl,
+    /// [`crate::rmap::objrmap`].
+    Objrmap,
 }
 
 /// How the 4 GB of linear addresses are divided between user and kernel.
@@ -89,6 +95,12 @@ impl Axes {
                 MapKind::PteChain
             } else if cfg!(feature = "anonmm") {
                 MapKind::Anonmm
+            } else if cfg!(feature = "pte_chain_v1") {
+                MapKind::PteChainV1
+            } else if cfg!(feature = "pte_chain_dl") {
+                MapKind::PteChainDl
+            } else if cfg!(feature = "objrmap") {
+                MapKind::Objrmap
             } else {
                 MapKind::AnonVma
             },

@@ -23,6 +23,7 @@ files! {
     Fault => "mm/fault.rs", Zap => "mm/zap.rs", PageCache => "page_cache.rs", RadixTree => "radix_tree.rs",
     Swap => "swap.rs", Lru => "lru.rs", PteChain => "rmap/pte_chain.rs", AnonVma => "rmap/anon_vma.rs",
     FileRmap => "rmap/file.rs", Page => "page.rs", Syscall => "syscall.rs", Sync => "sync.rs", Panic => "panic",
+    Objrmap => "rmap/objrmap.rs", PteChainV1 => "rmap/pte_chain_v1.rs", PteChainDl => "rmap/pte_chain_dl.rs",
     RbTree => "rbtree.rs", PrioTree => "prio_tree.rs", Task => "task.rs", List => "list.rs",
     Anonmm => "rmap/anonmm.rs", AnonVmaRfc => "rmap/anon_vma_rfc.rs",
     AnonVmaChain => "rmap/anon_vma_chain.rs", SwapOut => "rmap/swap_out.rs",

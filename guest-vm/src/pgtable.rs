@@ -322,15 +322,12 @@ fn pte_alloc<K: Kernel>(k: K, mm: Low<Mm>, pmd: Low<u32>, addr: u32) -> Result<(
         Gfp::Kernel
     };
     let page = alloc_pages(k, gfp, 0, Owner::Pte);
-    if let Ok(page) = page {
-        let at = kmap_atomic(k, page, KmType::User0);
-        k.clear_page(at);
-        kunmap_atomic(k, at, KmType::User0);
-    }
+    let page = page.and_then(|page| pte_page(k, page));
     mm.page_table_lock(k).lock(k);
     let page = page?;
     // Another thread may have filled the entry while the lock was free.
     if pmd.read(k) & PRESENT != 0 {
+        <K::Rmap as ReverseMap<K>>::pte_page_free(k, page);
         free_pages(k, page, 0);
         return Ok(());
     }
@@ -345,6 +342,21 @@ fn pte_alloc<K: Kernel>(k: K, mm: Low<Mm>, pmd: Low<u32>, addr: u32) -> Result<(
 #[inline(always)]
 pub fn pte_table_present<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> bool {
     pmd_offset(k, mm, addr).read(k) & PRESENT != 0
+}
+
+/// Clears a new page-table page and gives it what the reverse map wants beside it.
+#[inline(always)]
+fn pte_page<K: Kernel>(k: K, page: Low<Page>) -> Result<Low<Page>, Oom> {
+    let at = kmap_atomic(k, page, KmType::User0);
+    k.clear_page(at);
+    kunmap_atomic(k, at, KmType::User0);
+    match <K::Rmap as ReverseMap<K>>::pte_page_alloc(k, page) {
+        Ok(()) => Ok(page),
+        Err(oom) => {
+            free_pages(k, page, 0);
+            Err(oom)
+        }
+    }
 }
 
 /// The pte of `addr` if its table exists.
@@ -510,6 +522,7 @@ fn clear_directory<K: Kernel>(k: K, mm: Low<Mm>, slot: u32) {
             k.pte_set_64(Kmapped(at.va()), 0);
             let page = pfn_to_page(k, pfn);
             <K::Rmap as ReverseMap<K>>::pte_page_exit(k, page);
+            <K::Rmap as ReverseMap<K>>::pte_page_free(k, page);
             mod_page_state(k, State::NrPageTablePages, 1u32.wrapping_neg());
             free_pages(k, page, 0);
         }

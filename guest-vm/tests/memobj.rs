@@ -9,7 +9,10 @@ use guest_vm::check;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::rmap::anonmm::AnonmmMap;
+use guest_vm::rmap::objrmap::Hybrid;
 use guest_vm::rmap::pte_chain::PteChains;
+use guest_vm::rmap::pte_chain_dl::DoubleChains;
+use guest_vm::rmap::pte_chain_v1::SingleChains;
 use harness::Access;
 use harness::Harness;
 use harness::{Direct, DirectHigh, Split, SplitHigh};
@@ -80,50 +83,39 @@ proptest! {
 }
 
 // Every scheme with every index of a file's vmas on every split; elements of all three sizes.
-proptest! {
-    #![proptest_config(cases(30))]
-    #[test]
-    fn anon_vma_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<AnonVmaMap, Direct>(info::<Direct>(1, 128), &ops);
-    }
-    #[test]
-    fn anon_vma_prio_tree_4g4g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<AnonVmaMap, Split>(info::<Split>(1, 128), &ops);
-    }
-    #[test]
-    fn anon_vma_list_3g1g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<AnonVmaMap, Direct>(info::<Direct>(0, 128), &ops);
-    }
-    #[test]
-    fn anon_vma_list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<AnonVmaMap, Split>(info::<Split>(0, 128), &ops);
-    }
-    #[test]
-    fn pte_chain_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<PteChains, Direct>(info::<Direct>(1, 64), &ops);
-    }
-    #[test]
-    fn pte_chain_prio_tree_4g4g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<PteChains, Split>(info::<Split>(1, 128), &ops);
-    }
-    #[test]
-    fn pte_chain_list_3g1g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<PteChains, Direct>(info::<Direct>(0, 32), &ops);
-    }
-    #[test]
-    fn pte_chain_list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<PteChains, Split>(info::<Split>(0, 128), &ops);
-    }
+macro_rules! matrix {
+    ($($name:ident: $Scheme:ty, $lines:expr;)*) => { $(
+        mod $name {
+            use super::*;
+
+            proptest! {
+                #![proptest_config(cases(20))]
+                #[test]
+                fn prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {
+                    history::<$Scheme, Direct>(info::<Direct>(1, $lines[0]), &ops);
+                }
+                #[test]
+                fn prio_tree_4g4g(ops in prop::collection::vec(op(), 1..180)) {
+                    history::<$Scheme, Split>(info::<Split>(1, $lines[1]), &ops);
+                }
+                #[test]
+                fn list_3g1g(ops in prop::collection::vec(op(), 1..180)) {
+                    history::<$Scheme, Direct>(info::<Direct>(0, $lines[2]), &ops);
+                }
+                #[test]
+                fn list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
+                    history::<$Scheme, Split>(info::<Split>(0, $lines[1]), &ops);
+                }
+            }
+        }
+    )* };
 }
 
-proptest! {
-    #![proptest_config(cases(20))]
-    #[test]
-    fn anonmm_prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<AnonmmMap, Direct>(info::<Direct>(1, 128), &ops);
-    }
-    #[test]
-    fn anonmm_list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
-        history::<AnonmmMap, Split>(info::<Split>(0, 128), &ops);
-    }
+matrix! {
+    anon_vma: AnonVmaMap, [128, 128, 128];
+    pte_chain: PteChains, [64, 128, 32];
+    anonmm: AnonmmMap, [128, 128, 128];
+    pte_chain_v1: SingleChains, [128, 128, 128];
+    pte_chain_dl: DoubleChains, [128, 128, 128];
+    objrmap: Hybrid, [64, 128, 32];
 }

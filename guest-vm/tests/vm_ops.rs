@@ -8,7 +8,10 @@ use guest_vm::layout::vm;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::rmap::anonmm::AnonmmMap;
+use guest_vm::rmap::objrmap::Hybrid;
 use guest_vm::rmap::pte_chain::PteChains;
+use guest_vm::rmap::pte_chain_dl::DoubleChains;
+use guest_vm::rmap::pte_chain_v1::SingleChains;
 use guest_vm::task;
 use harness::{Access, Direct, Split};
 use lowmem_abi::call;
@@ -316,6 +319,27 @@ proptest! {
         ops in proptest::collection::vec(op(), 1..60)
     ) {
         random_operations::<PteChains, Split>(&ops);
+    }
+
+    #[test]
+    fn operations_agree_with_the_interval_model_under_chains_of_one(
+        ops in proptest::collection::vec(op(), 1..60)
+    ) {
+        random_operations::<SingleChains, Direct>(&ops);
+    }
+
+    #[test]
+    fn operations_agree_with_the_interval_model_under_double_chains(
+        ops in proptest::collection::vec(op(), 1..60)
+    ) {
+        random_operations::<DoubleChains, Split>(&ops);
+    }
+
+    #[test]
+    fn operations_agree_with_the_interval_model_under_objrmap(
+        ops in proptest::collection::vec(op(), 1..60)
+    ) {
+        random_operations::<Hybrid, Direct>(&ops);
     }
 
     #[test]

@@ -64,10 +64,6 @@ fn what_is_planned_is_answered_with_its_name() {
         ),
         (&["trace", "upgrade", t], "lowmem: trace upgrade: not yet"),
         (
-            &["compare", t, "--rmap", "objrmap"],
-            "lowmem: rmap objrmap: not yet",
-        ),
-        (
             &["compare", t, "--split", "3g1g,2g2g"],
             "lowmem: split 2g2g: not yet",
         ),

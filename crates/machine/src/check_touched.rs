@@ -1,7 +1,7 @@
 //! `--check`, the part after each operation: the pages it referenced, each by what is near it.
 //!
 //! For a page: the vma that covers it, its rights, the pte, and of the frame the owner, the reference count, the mapcount, and what the scheme
-//! keeps for just this mapping (pte_chain: the pte is in the chain once, and its page table knows mm and base; anon_vma: the
+//! keeps for just this mapping (chains: the pte is in the chain once, and its page table knows mm and base; anon_vma: the
 //! page belongs to the vma's anon_vma, the vma hangs in a list, the index gives the address). Mapping and index of a file page
 //! are those of the vma. Left out, because they need a scan ([`Machine::check`]): mapcounts and reference counts that are wrong by the same
 //! number, other mappings of the page, exact rss, counters, trees, LRU lists.
@@ -19,7 +19,7 @@ use guest_vm::mm::vma::find_vma_prev;
 use guest_vm::page_alloc::{pfn_to_page, pfn_valid, virt_to_page};
 use guest_vm::pgtable::{Pte, task_size};
 use guest_vm::ptr::Low;
-use guest_vm::rmap::{ReverseMap, anon_vma, object, pte_chain};
+use guest_vm::rmap::{ReverseMap, anon_vma, object, pte_chain, pte_chain_dl, pte_chain_v1};
 use guest_vm::swap::{SwapEntry, map_count};
 use guest_vm::{lru, page, task};
 use lowmem_abi::owner::Owner;
@@ -82,7 +82,11 @@ impl Machine {
         self.check_counts(page)
             .and_then(|()| self.check_object(page, vma, addr))
             .and_then(|()| match self.config.rmap {
-                Rmap::PteChain => self.check_chain(page, mm, addr, pte_va),
+                Rmap::PteChain | Rmap::PteChainV1 | Rmap::PteChainDl => {
+                    self.check_chain(page, (mm, addr), pte_va)
+                }
+                Rmap::Objrmap if self.in_file(page) => Ok(()),
+                Rmap::Objrmap => self.check_chain(page, (mm, addr), pte_va),
                 Rmap::AnonVma => self.check_anon(page, vma, addr),
                 _ => Ok(()),
             })
@@ -146,13 +150,17 @@ impl Machine {
     fn check_chain(
         &self,
         page: Low<Page>,
-        mm: Low<Mm>,
-        addr: u32,
+        (mm, addr): (Low<Mm>, u32),
         pte_va: u32,
     ) -> Result<(), String> {
         let k = self.k;
         let mut entries = 0;
-        pte_chain::each_entry(k, page, &mut |entry| entries += u32::from(entry == pte_va));
+        let mut count = |entry| entries += u32::from(entry == pte_va);
+        match self.config.rmap {
+            Rmap::PteChainV1 => pte_chain_v1::each_entry(k, page, &mut count),
+            Rmap::PteChainDl => pte_chain_dl::each_entry(k, page, &mut count),
+            _ => pte_chain::each_entry(k, page, &mut count),
+        }
         if entries != 1 {
             return Err(format!("pte {entries} times in the chain"));
         }

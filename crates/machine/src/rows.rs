@@ -9,14 +9,21 @@ use lowmem_report::config::{Build, Highpte, PageCache, Rmap, Split};
 
 /// The axes of a configuration; `Err` names a value that no image can have.
 pub fn axes_of(config: &Config) -> Result<Axes, String> {
-    if config.rmap == Rmap::PteChain && config.highpte == Highpte::On {
-        return Err("rmap pte_chain with highpte on: not yet".to_owned());
+    let chains = matches!(
+        config.rmap,
+        Rmap::PteChain | Rmap::PteChainV1 | Rmap::PteChainDl | Rmap::Objrmap
+    );
+    if chains && config.highpte == Highpte::On {
+        return Err(format!("rmap {} with highpte on: not yet", config.rmap));
     }
     Ok(Axes {
         rmap: match config.rmap {
             Rmap::AnonVma => MapKind::AnonVma,
             Rmap::PteChain => MapKind::PteChain,
             Rmap::Anonmm => MapKind::Anonmm,
+            Rmap::PteChainV1 => MapKind::PteChainV1,
+            Rmap::PteChainDl => MapKind::PteChainDl,
+            Rmap::Objrmap => MapKind::Objrmap,
             other => return Err(format!("rmap {other}: not yet")),
         },
         split: match config.split {

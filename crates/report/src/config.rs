@@ -53,17 +53,17 @@ axis! {
         /// A chain of pte addresses per page (Linux 2.6.0 to 2.6.6).
         PteChain: "pte_chain", Built;
         /// Files by object, anonymous pages by chains.
-        Objrmap: "objrmap", Planned;
+        Objrmap: "objrmap", Built;
         /// page -> anonmm -> mms at one offset.
         Anonmm: "anonmm", Planned;
         /// page -> vma, the request for comment of 10 March 2004.
         AnonVmaRfc: "anon_vma_rfc", Planned;
         /// Scanning page tables (Linux 2.4).
         SwapOut: "swap_out", Planned;
-        /// One pointer per chain element.
-        PteChainV1: "pte_chain_v1", Planned;
-        /// Doubly linked chains.
-        PteChainDl: "pte_chain_dl", Planned;
+        /// One pte per chain element, as in January 2002.
+        PteChainV1: "pte_chain_v1", Built;
+        /// Doubly linked chains, a paper design: a shadow page beside each page table.
+        PteChainDl: "pte_chain_dl", Built;
         /// anon_vma_chain (Linux 2.6.34).
         AnonVmaChain: "anon_vma_chain", Planned;
     }

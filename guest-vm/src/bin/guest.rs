@@ -22,7 +22,19 @@ use lowmem_abi::port::{BOOTED, ReportKind};
 type Map = guest_vm::rmap::pte_chain::PteChains;
 #[cfg(feature = "anonmm")]
 type Map = guest_vm::rmap::anonmm::AnonmmMap;
-#[cfg(not(any(feature = "pte_chain", feature = "anonmm")))]
+#[cfg(feature = "pte_chain_v1")]
+type Map = guest_vm::rmap::pte_chain_v1::SingleChains;
+#[cfg(feature = "pte_chain_dl")]
+type Map = guest_vm::rmap::pte_chain_dl::DoubleChains;
+#[cfg(feature = "objrmap")]
+type Map = guest_vm::rmap::objrmap::Hybrid;
+#[cfg(not(any(
+    feature = "pte_chain",
+    feature = "anonmm",
+    feature = "pte_chain_v1",
+    feature = "pte_chain_dl",
+    feature = "objrmap"
+)))]
 type Map = guest_vm::rmap::anon_vma::AnonVmaMap;
 
 type Image = Bare<Map>;

@@ -379,7 +379,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         let result = if page::test(k, page, pg::ANON) {
             unmap_anon(k, page)
         } else {
-            object::unmap_file(k, page)
+            object::unmap_file(k, page, object::Checks::V2_6_7)
         };
         if page.rmap(k) != 0 {
             return result;
@@ -482,7 +482,7 @@ fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     let head = anon_vma.head(k);
     let mut at = head.next(k);
     while at != head {
-        if object::unmap_one(k, page, vma_of_node(at)) == Unmap::Fail {
+        if object::unmap_one(k, page, vma_of_node(at), object::Checks::V2_6_7) == Unmap::Fail {
             result = Unmap::Fail;
             break;
         }

@@ -6,7 +6,7 @@
 //! Invariant: nothing is decided here; each function calls the same function of the scheme that the axes name.
 
 use super::{Adjust, Move, PteAt, ReverseMap, Scheme, Spare, Unmap};
-use super::{anon_vma, anonmm, pte_chain};
+use super::{anon_vma, anonmm, objrmap, pte_chain, pte_chain_dl, pte_chain_v1};
 use crate::axes::MapKind;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Page, Vma};
@@ -42,6 +42,9 @@ macro_rules! for_scheme {
             AnonVma: anon_vma::AnonVmaMap,
             PteChain: pte_chain::PteChains,
             Anonmm: anonmm::AnonmmMap,
+            PteChainV1: pte_chain_v1::SingleChains,
+            PteChainDl: pte_chain_dl::DoubleChains,
+            Objrmap: objrmap::Hybrid,
         )
     };
     (@ $k:expr, $Map:ident => $body:expr; $($Kind:ident: $Type:ty,)*) => {
@@ -105,6 +108,8 @@ impl<K: Kernel> ReverseMap<K> for Any {
         fn adjust_end(a: &Adjust);
         fn mm_init(mm: Low<Mm>, parent: Low<Mm>) -> Result<(), Oom>;
         fn mm_gone(mm: Low<Mm>);
+        fn pte_page_alloc(page: Low<Page>) -> Result<(), Oom>;
+        fn pte_page_free(page: Low<Page>);
         fn pte_page_init(page: Low<Page>, mm: Low<Mm>, addr: u32);
         fn pte_page_exit(page: Low<Page>);
         fn remove(page: Low<Page>, pte: Kmapped);

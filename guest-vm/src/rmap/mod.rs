@@ -10,9 +10,13 @@ pub mod anon_vma;
 pub mod anonmm;
 #[cfg(not(target_os = "none"))]
 pub mod any;
+pub mod chained;
 pub mod file;
 pub mod object;
+pub mod objrmap;
 pub mod pte_chain;
+pub mod pte_chain_dl;
+pub mod pte_chain_v1;
 
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Page, Vma, pg};
@@ -94,12 +98,18 @@ impl<T> Spare for Low<T> {
     }
 }
 
-/// See the module's documentation.
+/// See the module's documentation. What a scheme does not define costs it nothing.
 pub trait ReverseMap<K: Kernel> {
     /// Bytes added to a vma, at offset 56.
-    fn vma_bytes(k: K) -> u32;
+    #[inline(always)]
+    fn vma_bytes(_k: K) -> u32 {
+        0
+    }
     /// Bytes added to an mm, at its end.
-    fn mm_bytes(k: K) -> u32;
+    #[inline(always)]
+    fn mm_bytes(_k: K) -> u32 {
+        0
+    }
     /// Memory taken before a page-table lock so that adding cannot fail under it (pte_chain: one block).
     type Spare: Spare;
 
@@ -113,16 +123,25 @@ pub trait ReverseMap<K: Kernel> {
     fn spare_free(k: K, spare: Self::Spare);
 
     /// A vma was created (not by fork or split); its scheme fields are set up.
-    fn vma_init(k: K, vma: Low<Vma>);
+    #[inline(always)]
+    fn vma_init(_k: K, _vma: Low<Vma>) {}
     /// Before the first anonymous page goes into `vma` (anon_vma_prepare).
-    fn prepare_anon(k: K, vma: Low<Vma>) -> Result<(), Oom>;
+    #[inline(always)]
+    fn prepare_anon(_k: K, _vma: Low<Vma>) -> Result<(), Oom> {
+        Ok(())
+    }
     /// `child` is a struct copy of `parent`, in a forked mm or by mremap's copy_vma (anon_vma_link). File linkage is not
     /// the scheme's.
-    fn vma_forked(k: K, parent: Low<Vma>, child: Low<Vma>);
+    #[inline(always)]
+    fn vma_forked(_k: K, _parent: Low<Vma>, _child: Low<Vma>) {}
     /// All pages of `vma` are unmapped; it goes away (anon_vma_unlink).
-    fn vma_gone(k: K, vma: Low<Vma>);
+    #[inline(always)]
+    fn vma_gone(_k: K, _vma: Low<Vma>) {}
     /// Whether two vmas' scheme state allows merging them.
-    fn mergeable(k: K, a: Low<Vma>, b: Low<Vma>) -> bool;
+    #[inline(always)]
+    fn mergeable(_k: K, _a: Low<Vma>, _b: Low<Vma>) -> bool {
+        true
+    }
     /// Whether pages of this anonymous vma may already be found through its pgoff (its anon_vma exists), so that a
     /// move must keep it.
     fn pgoff_bound(_k: K, _vma: Low<Vma>) -> bool {
@@ -139,19 +158,37 @@ pub trait ReverseMap<K: Kernel> {
         Ok(())
     }
     /// First half of vma_adjust: takes the lock(s), carries scheme state to vmas that receive pages.
-    fn adjust_begin(k: K, a: &Adjust) -> Result<(), Oom>;
+    #[inline(always)]
+    fn adjust_begin(_k: K, _a: &Adjust) -> Result<(), Oom> {
+        Ok(())
+    }
     /// Second half, after bounds have changed: links `insert` (a struct copy of `vma`), unlinks a swallowed `next` (for
     /// which [`ReverseMap::vma_gone`] is then not called), gives the lock(s) back.
-    fn adjust_end(k: K, a: &Adjust);
+    #[inline(always)]
+    fn adjust_end(_k: K, _a: &Adjust) {}
 
     /// A new mm by exec (null parent) or fork.
-    fn mm_init(k: K, mm: Low<Mm>, parent: Low<Mm>) -> Result<(), Oom>;
+    #[inline(always)]
+    fn mm_init(_k: K, _mm: Low<Mm>, _parent: Low<Mm>) -> Result<(), Oom> {
+        Ok(())
+    }
     /// The mm's last user has gone, all its vmas are unmapped.
-    fn mm_gone(k: K, mm: Low<Mm>);
+    #[inline(always)]
+    fn mm_gone(_k: K, _mm: Low<Mm>) {}
+    /// A page for a page table was allocated, nobody sees it yet: takes what the scheme keeps beside each page table.
+    #[inline(always)]
+    fn pte_page_alloc(_k: K, _page: Low<Page>) -> Result<(), Oom> {
+        Ok(())
+    }
+    /// The page is about to be freed: gives that back.
+    #[inline(always)]
+    fn pte_page_free(_k: K, _page: Low<Page>) {}
     /// A page-table page for `addr` (2 MB aligned) came into use or goes out of it.
-    fn pte_page_init(k: K, page: Low<Page>, mm: Low<Mm>, addr: u32);
+    #[inline(always)]
+    fn pte_page_init(_k: K, _page: Low<Page>, _mm: Low<Mm>, _addr: u32) {}
     /// See `pte_page_init`.
-    fn pte_page_exit(k: K, page: Low<Page>);
+    #[inline(always)]
+    fn pte_page_exit(_k: K, _page: Low<Page>) {}
 
     /// A pte that maps an anonymous page was set (page_add_anon_rmap).
     fn add_anon(k: K, page: Low<Page>, vma: Low<Vma>, at: PteAt, spare: &mut Self::Spare);
@@ -221,7 +258,10 @@ pub trait ReverseMap<K: Kernel> {
     ) -> Result<(), (&'static str, u32)>;
     /// Brute-force check of what the scheme keeps for a vma; native only.
     #[cfg(not(target_os = "none"))]
-    fn check_vma(k: K, vma: Low<Vma>) -> Result<(), &'static str>;
+    #[inline(always)]
+    fn check_vma(_k: K, _vma: Low<Vma>) -> Result<(), &'static str> {
+        Ok(())
+    }
 }
 
 /// The anonymous page that a pte maps, by PG_anon; null if none.

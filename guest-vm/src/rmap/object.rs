@@ -93,15 +93,24 @@ pub fn referenced_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>, left: &mu
     }
 }
 
+/// What is asked of a pte that was found, beside the vma's flags and the young bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// "rmap 7", May 2004: no more.
+    Hybrid,
+    /// 2.6.7: a page of the swap cache that somebody pins stays mapped.
+    V2_6_7,
+}
+
 /// try_to_unmap_one. `Success` means: go on with the next vma.
-pub fn unmap_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>) -> Unmap {
+pub fn unmap_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>, checks: Checks) -> Unmap {
     let (pte, addr) = match find_pte(k, page, vma) {
         Candidate::Vain => return Unmap::Success,
         Candidate::Busy => return Unmap::Again,
         Candidate::At(pte, addr) => (pte, addr),
     };
     let mm = vma.mm(k);
-    let r = unmap_found(k, page, vma, (pte, addr));
+    let r = unmap_found(k, page, vma, (pte, addr), checks);
     pte_unmap(k, pte);
     mm.page_table_lock(k).unlock(k);
     r
@@ -112,6 +121,7 @@ fn unmap_found<K: Kernel>(
     page: Low<Page>,
     vma: Low<Vma>,
     (pte, addr): (Kmapped, u32),
+    checks: Checks,
 ) -> Unmap {
     if vma.flags(k) & (vm::LOCKED | vm::RESERVED) != 0 {
         k.probe(Probe::UnmapLocked);
@@ -122,7 +132,10 @@ fn unmap_found<K: Kernel>(
         return Unmap::Fail;
     }
     // Somebody pins the page (get_user_pages): its content may change behind a pte's back.
-    if page::test(k, page, pg::SWAPCACHE) && page.count(k) != page.rmap(k).wrapping_add(2) {
+    if checks == Checks::V2_6_7
+        && page::test(k, page, pg::SWAPCACHE)
+        && page.count(k) != page.rmap(k).wrapping_add(2)
+    {
         k.probe(Probe::UnmapPinned);
         return Unmap::Fail;
     }
@@ -177,7 +190,7 @@ pub fn referenced_file<K: Kernel>(k: K, page: Low<Page>) -> u32 {
 }
 
 /// try_to_unmap_file: linear vmas, then, if mappings are left, the sweep through nonlinear ones, which alone answers `Success`.
-pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
+pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>, checks: Checks) -> Unmap {
     let mapping: Low<Mapping> = Low::new(page.mapping(k));
     if !mapping.i_mmap_lock(k).trylock(k) {
         k.probe(Probe::UnmapAgain);
@@ -186,7 +199,7 @@ pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     let mut result = Unmap::Again;
     let mut vmas = FileVmas::new(k, mapping, page.index(k));
     while let Some(vma) = vmas.next(k).get() {
-        if unmap_one(k, page, vma) == Unmap::Fail {
+        if unmap_one(k, page, vma, checks) == Unmap::Fail {
             result = Unmap::Fail;
             break;
         }

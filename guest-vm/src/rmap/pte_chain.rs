@@ -8,22 +8,19 @@
 //!
 //! Invariant: only the head block has holes, at its low end; a chain of one entry stays a chain until page_referenced collapses it.
 
-use super::{Adjust, PteAt, ReverseMap, Unmap};
+use super::{PteAt, ReverseMap, Unmap};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Vma, pg, vm};
-use crate::mm::vma::find_vma;
+use crate::layout::{Mm, Page, Vma, pg};
 use crate::objects::objects;
 use crate::page;
-use crate::page_alloc::{Gfp, virt_to_page};
+use crate::page_alloc::Gfp;
 use crate::percpu::{State, mod_page_state};
-use crate::pgtable::{Pte, ptep_get_and_clear, ptep_test_and_clear_young, set_pte};
 use crate::ptr::{Kmapped, Low};
+use crate::rmap::chained::{self, entry_young, unmap_asserts, unmap_entry};
 use crate::root;
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
-use crate::swap::{SwapEntry, swap_duplicate};
-use crate::tlb::flush_tlb_page;
 use lowmem_abi::probe::Probe;
 
 /// A block: `next | idx`, then N entries; N + 1 is a power of two, so the mask of the index is N. Constructed: all zero.
@@ -104,20 +101,6 @@ fn free<K: Kernel>(k: K, chain: Low<PteChain>) {
     local.set_chain(k, chain);
 }
 
-/// The mm whose page table holds the pte (ptep_to_mm).
-#[inline(always)]
-fn mm_of<K: Kernel>(k: K, pte: u32) -> Low<Mm> {
-    Low::new(virt_to_page(k, pte).mapping(k))
-}
-
-/// The user address it translates (ptep_to_address): 8 bytes of pte are 4096 of address.
-#[inline(always)]
-fn address_of<K: Kernel>(k: K, pte: u32) -> u32 {
-    virt_to_page(k, pte)
-        .index(k)
-        .wrapping_add((pte & 0xfff) << 9)
-}
-
 /// The chain's head block; only if the page is mapped and not direct.
 #[inline(always)]
 fn head<K: Kernel>(k: K, page: Low<Page>) -> Low<PteChain> {
@@ -146,7 +129,7 @@ pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(u32)) {
 }
 
 /// page_add_rmap.
-fn add<K: Kernel>(k: K, page: Low<Page>, pte: u32, spare: &mut Low<PteChain>) {
+pub(super) fn add<K: Kernel>(k: K, page: Low<Page>, pte: u32, spare: &mut Low<PteChain>) {
     if page::test(k, page, pg::RESERVED) {
         return;
     }
@@ -208,7 +191,7 @@ fn fill_hole<K: Kernel>(k: K, page: Low<Page>, chain: Low<PteChain>, i: u32) -> 
 }
 
 /// page_remove_rmap: walks the chain until it finds the pte.
-fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
+pub(super) fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
     if page::test(k, page, pg::RESERVED) {
         return;
     }
@@ -241,62 +224,6 @@ fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
     page::map_unlock(k, page);
 }
 
-/// Young test of one entry. The 2.6.8 flush (`young_flush`) needs the vma, which this scheme must look for.
-fn entry_young<K: Kernel>(k: K, pte: u32) -> u32 {
-    k.probe(Probe::PteExamined);
-    let young = ptep_test_and_clear_young(k, Kmapped(pte));
-    if young && objects(k).young_flush(k) != 0 {
-        let addr = address_of(k, pte);
-        let vma = find_vma(k, mm_of(k, pte), addr);
-        if !vma.is_null() {
-            flush_tlb_page(k, vma, addr);
-        }
-    }
-    young as u32
-}
-
-/// try_to_unmap_one of 2.6.0: no look at the young bit.
-fn unmap_one<K: Kernel>(k: K, page: Low<Page>, pte: u32) -> Unmap {
-    k.probe(Probe::PteExamined);
-    let mm = mm_of(k, pte);
-    let addr = address_of(k, pte);
-    let lock = mm.page_table_lock(k);
-    if !lock.trylock(k) {
-        k.probe(Probe::UnmapAgain);
-        return Unmap::Again;
-    }
-    let vma = find_vma(k, mm, addr);
-    if vma.is_null() {
-        lock.unlock(k);
-        return Unmap::Fail;
-    }
-    k.probe(Probe::VmaVisited);
-    if vma.flags(k) & vm::LOCKED != 0 {
-        lock.unlock(k);
-        k.probe(Probe::UnmapLocked);
-        return Unmap::Fail;
-    }
-    let at = Kmapped(pte);
-    let old = ptep_get_and_clear(k, at);
-    flush_tlb_page(k, vma, addr);
-    k.probe(Probe::PteCleared);
-    if page::test(k, page, pg::SWAPCACHE) {
-        let entry = SwapEntry(page.private(k));
-        bug_on!(k, PteChain, !swap_duplicate(k, entry), entry.0);
-        set_pte(k, at, entry.to_pte());
-    } else if page.index(k) != page::linear_page_index(k, vma, addr) {
-        // Found through a nonlinear mapping: only the pte remembers which page it was.
-        set_pte(k, at, Pte::file(page.index(k)));
-    }
-    if old.dirty() {
-        page::set_page_dirty(k, page);
-    }
-    mm.set_rss(k, mm.rss(k).wrapping_sub(1));
-    page::put_page(k, page);
-    lock.unlock(k);
-    Unmap::Success
-}
-
 /// The scheme.
 #[derive(Debug, Clone, Copy)]
 pub enum PteChains {}
@@ -306,18 +233,10 @@ impl super::Scheme for PteChains {
 }
 
 impl<K: Kernel> ReverseMap<K> for PteChains {
-    #[inline(always)]
-    fn vma_bytes(_: K) -> u32 {
-        0
-    }
-    #[inline(always)]
-    fn mm_bytes(_: K) -> u32 {
-        0
-    }
     type Spare = Low<PteChain>;
 
     fn boot(k: K) -> Result<(), Oom> {
-        local(k).set_chain(k, Low::NULL);
+        boot(k);
         Ok(())
     }
     fn spare(k: K) -> Result<Low<PteChain>, Oom> {
@@ -327,47 +246,16 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
         alloc(k, Gfp::Atomic)
     }
     fn spare_free(k: K, spare: Low<PteChain>) {
-        if !spare.is_null() {
-            free(k, spare);
-        }
+        give_back(k, spare);
     }
-
-    #[inline(always)]
-    fn vma_init(_: K, _: Low<Vma>) {}
-    #[inline(always)]
-    fn prepare_anon(_: K, _: Low<Vma>) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn vma_forked(_: K, _: Low<Vma>, _: Low<Vma>) {}
-    #[inline(always)]
-    fn vma_gone(_: K, _: Low<Vma>) {}
-    #[inline(always)]
-    fn mergeable(_: K, _: Low<Vma>, _: Low<Vma>) -> bool {
-        true
-    }
-    #[inline(always)]
-    fn adjust_begin(_: K, _: &Adjust) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn adjust_end(_: K, _: &Adjust) {}
-    #[inline(always)]
-    fn mm_init(_: K, _: Low<Mm>, _: Low<Mm>) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn mm_gone(_: K, _: Low<Mm>) {}
 
     #[inline(always)]
     fn pte_page_init(k: K, page: Low<Page>, mm: Low<Mm>, addr: u32) {
-        page.set_mapping(k, mm.va());
-        page.set_index(k, addr & !0x1f_ffff);
+        chained::pte_page_init(k, page, mm, addr);
     }
     #[inline(always)]
     fn pte_page_exit(k: K, page: Low<Page>) {
-        page.set_mapping(k, 0);
-        page.set_index(k, 0);
+        chained::pte_page_exit(k, page);
     }
 
     fn add_anon(k: K, page: Low<Page>, _: Low<Vma>, at: PteAt, spare: &mut Low<PteChain>) {
@@ -396,68 +284,20 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
         page.rmap(k) != 0
     }
     fn mapcount(k: K, page: Low<Page>) -> u32 {
-        let mut n = 0;
-        each_entry(k, page, &mut |_| n += 1);
-        n
+        count(k, page)
     }
 
     fn page_referenced(k: K, page: Low<Page>) -> u32 {
-        let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
-        let rmap = page.rmap(k);
-        if rmap == 0 {
+        let referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
+        if page.rmap(k) == 0 {
             return referenced;
         }
-        if page::test(k, page, pg::DIRECT) {
-            return referenced + entry_young(k, rmap);
-        }
-        let n = nrpte(k);
-        let mut entries = 0;
-        let mut chain = head(k, page);
-        while !chain.is_null() {
-            // From the top slot down to the first empty one.
-            let mut i = n;
-            while i > 0 {
-                let pte = chain.entry(k, i - 1);
-                if pte == 0 {
-                    break;
-                }
-                referenced += entry_young(k, pte);
-                entries += 1;
-                i -= 1;
-            }
-            chain = chain.next(k, n);
-        }
-        if entries == 1 {
-            let only = head(k, page);
-            page.set_rmap(k, only.entry(k, n - 1));
-            page::set(k, page, pg::DIRECT);
-            only.set_entry(k, n - 1, 0);
-            free(k, only);
-        }
-        referenced
+        referenced + chain_referenced(k, page)
     }
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
-        bug_on!(k, PteChain, !page::test(k, page, pg::LOCKED), page.va());
-        bug_on!(k, PteChain, page::test(k, page, pg::RESERVED), page.va());
-        // There must be a place the content can come back from.
-        bug_on!(
-            k,
-            PteChain,
-            page::page_mapping(k, page).is_null(),
-            page.va()
-        );
-        bug_on!(k, PteChain, page.rmap(k) == 0, page.va());
-        let result = if page::test(k, page, pg::DIRECT) {
-            let r = unmap_one(k, page, page.rmap(k));
-            if r == Unmap::Success {
-                page.set_rmap(k, 0);
-                page::clear(k, page, pg::DIRECT);
-            }
-            r
-        } else {
-            unmap_chain(k, page)
-        };
+        unmap_asserts(k, page);
+        let result = unmap_all(k, page);
         if page.rmap(k) != 0 {
             return result;
         }
@@ -472,50 +312,74 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
         page: Low<Page>,
         ptes: &[crate::check::Mapper],
     ) -> Result<(), (&'static str, u32)> {
-        let mut entries = Vec::new();
-        each_entry(k, page, &mut |pte| entries.push(pte));
-        entries.sort_unstable();
-        let mut scan: Vec<u32> = ptes.iter().map(|m| m.pte_va).collect();
-        scan.sort_unstable();
-        if entries != scan {
-            return Err((
-                "chain entries are not the ptes of the scan",
-                entries.len() as u32,
-            ));
-        }
-        for m in ptes {
-            if mm_of(k, m.pte_va).va() != m.mm || address_of(k, m.pte_va) != m.addr {
-                return Err(("pte page does not know its mm and base", m.pte_va));
-            }
-        }
-        let direct = page::test(k, page, pg::DIRECT);
-        if page.rmap(k) == 0 || direct {
-            return if direct == (ptes.len() == 1) {
-                Ok(())
-            } else {
-                Err(("direct flag", page.flags(k)))
-            };
-        }
-        let n = nrpte(k);
-        let mut chain = head(k, page);
-        while !chain.is_null() {
-            let idx = chain.idx(k, n);
-            if chain != head(k, page) && idx != 0 {
-                return Err(("hole in a block behind the head", chain.va()));
-            }
-            for i in 0..n {
-                if (chain.entry(k, i) != 0) != (i >= idx) {
-                    return Err(("hole not at the low end", chain.va()));
-                }
-            }
-            chain = chain.next(k, n);
-        }
-        Ok(())
+        check_chain(k, page, ptes)
     }
-    #[cfg(not(target_os = "none"))]
-    fn check_vma(_: K, _: Low<Vma>) -> Result<(), &'static str> {
-        Ok(())
+}
+
+/// No spare block yet.
+pub(super) fn boot<K: Kernel>(k: K) {
+    local(k).set_chain(k, Low::NULL);
+}
+
+/// pte_chain_free of a block that was not needed.
+#[inline(always)]
+pub(super) fn give_back<K: Kernel>(k: K, spare: Low<PteChain>) {
+    if !spare.is_null() {
+        free(k, spare);
     }
+}
+
+/// How many ptes are recorded for the page.
+pub(super) fn count<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+    let mut n = 0;
+    each_entry(k, page, &mut |_| n += 1);
+    n
+}
+
+/// The ptes' half of page_referenced; a chain of one entry is collapsed.
+pub(super) fn chain_referenced<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+    if page::test(k, page, pg::DIRECT) {
+        return entry_young(k, page.rmap(k));
+    }
+    let n = nrpte(k);
+    let mut referenced = 0;
+    let mut entries = 0;
+    let mut chain = head(k, page);
+    while !chain.is_null() {
+        // From the top slot down to the first empty one.
+        let mut i = n;
+        while i > 0 {
+            let pte = chain.entry(k, i - 1);
+            if pte == 0 {
+                break;
+            }
+            referenced += entry_young(k, pte);
+            entries += 1;
+            i -= 1;
+        }
+        chain = chain.next(k, n);
+    }
+    if entries == 1 {
+        let only = head(k, page);
+        page.set_rmap(k, only.entry(k, n - 1));
+        page::set(k, page, pg::DIRECT);
+        only.set_entry(k, n - 1, 0);
+        free(k, only);
+    }
+    referenced
+}
+
+/// The ptes' half of try_to_unmap. Afterwards the page is unmapped if and only if its rmap word is 0.
+pub(super) fn unmap_all<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
+    if !page::test(k, page, pg::DIRECT) {
+        return unmap_chain(k, page);
+    }
+    let result = unmap_entry(k, page, page.rmap(k));
+    if result == Unmap::Success {
+        page.set_rmap(k, 0);
+        page::clear(k, page, pg::DIRECT);
+    }
+    result
 }
 
 /// Every entry of the chain; each success leaves a hole that the head's first used entry fills. The head may be freed on the way, so the
@@ -528,7 +392,7 @@ fn unmap_chain<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
         let next = chain.next(k, n);
         let mut i = chain.idx(k, n);
         while i < n {
-            match unmap_one(k, page, chain.entry(k, i)) {
+            match unmap_entry(k, page, chain.entry(k, i)) {
                 Unmap::Success => {
                     fill_hole(k, page, chain, i);
                 }
@@ -540,4 +404,46 @@ fn unmap_chain<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
         chain = next;
     }
     result
+}
+
+/// The chain holds exactly these ptes, and only its head has holes, at the low end; direct means one.
+#[cfg(not(target_os = "none"))]
+pub(super) fn check_chain<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    ptes: &[crate::check::Mapper],
+) -> Result<(), (&'static str, u32)> {
+    let direct = page::test(k, page, pg::DIRECT);
+    if page.rmap(k) == 0 || direct {
+        if direct != (page.rmap(k) != 0) {
+            return Err(("direct flag without pte", page.flags(k)));
+        }
+    } else {
+        check_blocks(k, head(k, page))?;
+    }
+    let mut entries = Vec::new();
+    each_entry(k, page, &mut |pte| entries.push(pte));
+    chained::check_entries(k, entries, ptes)
+}
+
+#[cfg(not(target_os = "none"))]
+fn check_blocks<K: Kernel>(k: K, first: Low<PteChain>) -> Result<(), (&'static str, u32)> {
+    let n = nrpte(k);
+    let mut chain = first;
+    while !chain.is_null() {
+        let idx = chain.idx(k, n);
+        if chain != first && idx != 0 {
+            return Err(("hole in a block behind the head", chain.va()));
+        }
+        if idx == n {
+            return Err(("block without entries", chain.va()));
+        }
+        for i in 0..n {
+            if (chain.entry(k, i) != 0) != (i >= idx) {
+                return Err(("hole not at the low end", chain.va()));
+            }
+        }
+        chain = chain.next(k, n);
+    }
+    Ok(())
 }

@@ -45,10 +45,16 @@ const CHAINS_AND_HEADS: &[&str] = &[
 /// A trylock of an `up` build never fails.
 const NEVER_FAILS: &str = "unmap_again";
 
+/// File pages by object, anonymous ones by chains, without 2.6.7's look at pins.
+const HYBRID: &[&str] = &["anon_vmas_allocated", "anon_vmas_freed", "unmap_pinned"];
+
 const SCHEMES: &[Scheme] = &[
     Scheme("anon_vma", "", CHAINS),
     Scheme("pte_chain", "pte_chain", ANON_VMAS),
     Scheme("anonmm", "anonmm", CHAINS_AND_HEADS),
+    Scheme("pte_chain_v1", "pte_chain_v1", ANON_VMAS),
+    Scheme("pte_chain_dl", "pte_chain_dl", ANON_VMAS),
+    Scheme("objrmap", "objrmap", HYBRID),
 ];
 
 /// A split: its name, its feature, its link script.
