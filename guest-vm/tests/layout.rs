@@ -22,21 +22,23 @@ use harness::{Direct, Harness, Native, Split};
 use lowmem_abi::boot::{BootInfo, Symbols};
 use std::mem::offset_of;
 
-type Anon = Native<AnonVmaMap, Direct>;
-type Chain = Native<PteChains, Direct>;
+/// anon_vma on 3G/1G.
+enum Anon {}
+/// pte_chain on 3G/1G.
+enum Chain {}
 
 /// A handle whose axes are asked and nothing else.
-trait Shape: Kernel {
-    fn shape() -> Self;
+trait Shape {
+    fn shape() -> Native;
 }
 impl Shape for Anon {
-    fn shape() -> Self {
-        Harness::new(64).k
+    fn shape() -> Native {
+        Harness::<AnonVmaMap, Direct>::new(64).k
     }
 }
 impl Shape for Chain {
-    fn shape() -> Self {
-        Harness::new(64).k
+    fn shape() -> Native {
+        Harness::<PteChains, Direct>::new(64).k
     }
 }
 

@@ -46,6 +46,7 @@ const PART: u32 = 56;
 pub enum AnonVmaMap {}
 
 impl super::Scheme for AnonVmaMap {
+    const KIND: crate::axes::MapKind = crate::axes::MapKind::AnonVma;
     type Map<K: Kernel> = Self;
 }
 

@@ -57,6 +57,7 @@ const MM_PART: u32 = 524;
 pub enum AnonmmMap {}
 
 impl super::Scheme for AnonmmMap {
+    const KIND: crate::axes::MapKind = crate::axes::MapKind::Anonmm;
     type Map<K: Kernel> = Self;
 }
 

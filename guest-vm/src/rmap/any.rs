@@ -5,7 +5,7 @@
 //!
 //! Invariant: nothing is decided here; each function calls the same function of the scheme that the axes name.
 
-use super::{Adjust, Move, PteAt, ReverseMap, Scheme, Spare, Unmap};
+use super::{Adjust, Move, PteAt, ReverseMap, Spare, Unmap};
 use super::{anon_vma, anonmm, objrmap, pte_chain, pte_chain_dl, pte_chain_v1};
 use crate::axes::MapKind;
 use crate::kernel::{Kernel, Oom};
@@ -17,10 +17,6 @@ use crate::slab::CacheId;
 /// The scheme of the handle's axes.
 #[derive(Debug, Clone, Copy)]
 pub enum Any {}
-
-impl Scheme for Any {
-    type Map<K: Kernel> = Self;
-}
 
 /// A spare of whichever scheme it is.
 #[derive(Debug, Clone, Copy)]

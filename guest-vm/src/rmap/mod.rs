@@ -18,6 +18,7 @@ pub mod pte_chain;
 pub mod pte_chain_dl;
 pub mod pte_chain_v1;
 
+use crate::axes::MapKind;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Page, Vma, pg};
 use crate::page;
@@ -281,6 +282,8 @@ pub(crate) fn anon_page_at<K: Kernel>(k: K, pte: Kmapped) -> Low<Page> {
 /// A scheme chosen by type before the handle's type exists: a generic native handle `Native<S: Scheme>` has
 /// `type Rmap = S::Map<Self>`. (Demanding `R: ReverseMap<Native<R>>` instead would be circular.)
 pub trait Scheme: 'static {
+    /// Its value of the axis.
+    const KIND: MapKind;
     /// Its reverse map.
     type Map<K: Kernel>: ReverseMap<K>;
 }

@@ -24,6 +24,7 @@ use lowmem_abi::probe::Probe;
 pub enum Hybrid {}
 
 impl super::Scheme for Hybrid {
+    const KIND: crate::axes::MapKind = crate::axes::MapKind::Objrmap;
     type Map<K: Kernel> = Self;
 }
 

@@ -229,6 +229,7 @@ pub(super) fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
 pub enum PteChains {}
 
 impl super::Scheme for PteChains {
+    const KIND: crate::axes::MapKind = crate::axes::MapKind::PteChain;
     type Map<K: Kernel> = Self;
 }
 

@@ -110,6 +110,7 @@ fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
 pub enum DoubleChains {}
 
 impl super::Scheme for DoubleChains {
+    const KIND: crate::axes::MapKind = crate::axes::MapKind::PteChainDl;
     type Map<K: Kernel> = Self;
 }
 

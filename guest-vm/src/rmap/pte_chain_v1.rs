@@ -170,6 +170,7 @@ fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
 pub enum SingleChains {}
 
 impl super::Scheme for SingleChains {
+    const KIND: crate::axes::MapKind = crate::axes::MapKind::PteChainV1;
     type Map<K: Kernel> = Self;
 }
 

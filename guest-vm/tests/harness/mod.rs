@@ -11,12 +11,14 @@
     reason = "each test file uses a part of it"
 )]
 
-use guest_vm::axes::{Axes, PteKind, SplitKind};
+use guest_vm::axes::{Axes, BuildKind, PteKind, SplitKind};
 use guest_vm::guest_struct::Layout;
-use guest_vm::kernel::{CopyDir, Flush, Half, Kernel, Oom};
-use guest_vm::layout::{Frame, Mm, Page, Vma};
+use guest_vm::kernel::{CopyDir, Flush, Half, Kernel};
+use guest_vm::layout::Frame;
 use guest_vm::ptr::{Kmapped, Low};
-use guest_vm::rmap::{Adjust, PteAt, ReverseMap, Scheme, Unmap};
+use guest_vm::rmap::Scheme;
+use guest_vm::rmap::anon_vma::AnonVmaMap;
+use guest_vm::rmap::any::Any;
 use guest_vm::{boot, trap};
 use lowmem_abi::boot::{BootInfo, CpuStart};
 use lowmem_abi::layout as phys;
@@ -30,6 +32,7 @@ use std::marker::PhantomData;
 pub trait Access: 'static {
     const SPLIT: SplitKind;
     const PTE: PteKind = PteKind::Low;
+    const BUILD: BuildKind = BuildKind::Smp;
 }
 /// 3G/1G.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +46,13 @@ pub enum DirectHigh {}
 impl Access for DirectHigh {
     const SPLIT: SplitKind = SplitKind::G3G1;
     const PTE: PteKind = PteKind::High;
+}
+/// 3G/1G without locks.
+#[derive(Debug, Clone, Copy)]
+pub enum DirectUp {}
+impl Access for DirectUp {
+    const SPLIT: SplitKind = SplitKind::G3G1;
+    const BUILD: BuildKind = BuildKind::Up;
 }
 /// 4G/4G with pte pages in high memory.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +85,7 @@ pub struct Counts {
 /// One machine's memory and devices. Leaked, so that the handle can be `Copy` without a lifetime.
 pub struct Context {
     base: *mut u8,
+    axes: Axes,
     low_frames: u32,
     page_offset: u32,
     slots_start: u32,
@@ -91,19 +102,13 @@ pub struct Context {
     trylocks: Cell<u32>,
 }
 
-/// The handle.
-pub struct Native<R, U> {
+/// The handle: one type for all schemes and splits, so that the kernel is compiled once for each test file.
+#[derive(Clone, Copy)]
+pub struct Native {
     c: &'static Context,
-    _p: PhantomData<fn() -> (R, U)>,
 }
-impl<R, U> Clone for Native<R, U> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<R, U> Copy for Native<R, U> {}
 
-impl<R, U> Native<R, U> {
+impl Native {
     fn low_word(self, va: u32) -> *mut u32 {
         let pa = va.wrapping_sub(self.c.page_offset);
         assert!(
@@ -160,7 +165,14 @@ impl<R, U> Native<R, U> {
             self.word_at(pfn, i as u32 * 4, Some(*w));
         }
     }
+    /// A lock prefix, which an `up` build leaves out.
     fn locked(self) {
+        if self.smp() {
+            self.always_locked();
+        }
+    }
+    /// An exchange with memory, or a compare-exchange with an explicit prefix.
+    fn always_locked(self) {
         self.c.counts.borrow_mut().locked += 1;
     }
     fn rmw(self, p: Low<u32>, f: impl FnOnce(u32) -> u32) -> u32 {
@@ -175,15 +187,11 @@ impl<R, U> Native<R, U> {
     }
 }
 
-impl<R: Scheme, U: Access> Kernel for Native<R, U> {
-    type Rmap = R::Map<Self>;
+impl Kernel for Native {
+    type Rmap = Any;
 
     fn axes(self) -> Axes {
-        Axes {
-            split: U::SPLIT,
-            pte: U::PTE,
-            ..Axes::DEFAULT
-        }
+        self.c.axes
     }
     fn low(self, va: u32) -> *mut u8 {
         let pa = va.wrapping_sub(self.c.page_offset);
@@ -240,7 +248,7 @@ impl<R: Scheme, U: Access> Kernel for Native<R, U> {
         }
     }
     fn pte_xchg_low(self, p: Kmapped, v: u32) -> u32 {
-        self.locked();
+        self.always_locked();
         let old = self.kread(p);
         self.kwrite(p, v);
         old
@@ -252,7 +260,7 @@ impl<R: Scheme, U: Access> Kernel for Native<R, U> {
         old & 1 << bit != 0
     }
     fn pte_set_64(self, p: Kmapped, v: u64) {
-        self.locked();
+        self.always_locked();
         self.kwrite(p, v as u32);
         self.kwrite(p.at(4), (v >> 32) as u32);
     }
@@ -407,13 +415,9 @@ pub enum Ring {
     User,
 }
 
-impl<R, U> Native<R, U> {
+impl Native {
     /// The MMU: walks the running mm's tables, sets A and D; the frame, or the error code of a page fault.
-    pub fn mmu(self, va: u32, write: bool, ring: Ring) -> Result<u32, u32>
-    where
-        R: Scheme,
-        U: Access,
-    {
+    pub fn mmu(self, va: u32, write: bool, ring: Ring) -> Result<u32, u32> {
         let k = self;
         let mut error = (u32::from(write) << 1) | (u32::from(ring == Ring::User) << 2);
         let mm = guest_vm::mm::current_mm(k);
@@ -440,7 +444,8 @@ impl<R, U> Native<R, U> {
 
 /// A machine.
 pub struct Harness<R, U> {
-    pub k: Native<R, U>,
+    pub k: Native,
+    _p: PhantomData<fn() -> (R, U)>,
     frame: Low<Frame>,
 }
 
@@ -471,8 +476,10 @@ where
 
     pub fn with_info(info: BootInfo) -> Self {
         let axes = Axes {
+            rmap: R::KIND,
             split: U::SPLIT,
             pte: U::PTE,
+            build: U::BUILD,
             ..Axes::DEFAULT
         };
         let (page_offset, maxmem) = (axes.page_offset(), axes.maxmem());
@@ -499,6 +506,7 @@ where
         let slots = ((u64::from(u32::MAX) + 1 - u64::from(slots_start)) >> 12) as usize;
         let c: &'static Context = Box::leak(Box::new(Context {
             base,
+            axes,
             low_frames,
             page_offset,
             slots_start,
@@ -520,7 +528,8 @@ where
                 .write(info)
         };
         Harness {
-            k: Native { c, _p: PhantomData },
+            k: Native { c },
+            _p: PhantomData,
             frame: Low::NULL,
         }
     }
@@ -631,82 +640,8 @@ where
     }
 }
 
-/// No reverse map: enough for tests of the core alone.
-#[derive(Debug, Clone, Copy)]
-pub enum NoRmap {}
-
-impl Scheme for NoRmap {
-    type Map<K: Kernel> = Self;
-}
-
-impl<K: Kernel> ReverseMap<K> for NoRmap {
-    fn vma_bytes(_: K) -> u32 {
-        0
-    }
-    fn mm_bytes(_: K) -> u32 {
-        0
-    }
-    type Spare = ();
-    fn boot(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    fn spare(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    fn spare_atomic(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    fn spare_free(_: K, _: ()) {}
-    fn vma_init(_: K, _: Low<Vma>) {}
-    fn prepare_anon(_: K, _: Low<Vma>) -> Result<(), Oom> {
-        Ok(())
-    }
-    fn vma_forked(_: K, _: Low<Vma>, _: Low<Vma>) {}
-    fn vma_gone(_: K, _: Low<Vma>) {}
-    fn mergeable(_: K, _: Low<Vma>, _: Low<Vma>) -> bool {
-        true
-    }
-    fn adjust_begin(_: K, _: &Adjust) -> Result<(), Oom> {
-        Ok(())
-    }
-    fn adjust_end(_: K, _: &Adjust) {}
-    fn mm_init(_: K, _: Low<Mm>, _: Low<Mm>) -> Result<(), Oom> {
-        Ok(())
-    }
-    fn mm_gone(_: K, _: Low<Mm>) {}
-    fn pte_page_init(_: K, _: Low<Page>, _: Low<Mm>, _: u32) {}
-    fn pte_page_exit(_: K, _: Low<Page>) {}
-    fn add_anon(_: K, _: Low<Page>, _: Low<Vma>, _: PteAt, _: &mut ()) {}
-    fn add_file(_: K, _: Low<Page>, _: PteAt, _: &mut ()) {}
-    fn dup(_: K, _: Low<Page>, _: PteAt, _: &mut ()) {}
-    fn spare_used(_: K, _: &()) -> bool {
-        false
-    }
-    fn remove(_: K, _: Low<Page>, _: Kmapped) {}
-    fn moved(_: K, _: Low<Page>, _: PteAt, _: PteAt, _: &mut ()) {}
-    fn mapped(_: K, _: Low<Page>) -> bool {
-        false
-    }
-    fn mapcount(_: K, _: Low<Page>) -> u32 {
-        0
-    }
-    fn page_referenced(_: K, _: Low<Page>) -> u32 {
-        0
-    }
-    fn try_to_unmap(_: K, _: Low<Page>) -> Unmap {
-        Unmap::Fail
-    }
-    fn check_page(
-        _: K,
-        _: Low<Page>,
-        _: &[guest_vm::check::Mapper],
-    ) -> Result<(), (&'static str, u32)> {
-        Ok(())
-    }
-    fn check_vma(_: K, _: Low<Vma>) -> Result<(), &'static str> {
-        Ok(())
-    }
-}
+/// For tests of the core alone: any scheme will do.
+pub type NoRmap = AnonVmaMap;
 
 /// Size of a layout in the image of `K`.
 pub fn size_of<T: Layout, K: Kernel>(k: K) -> u32 {

@@ -9,13 +9,14 @@
 use crate::harness::Access;
 use crate::harness::{Harness, Native};
 use crate::space_model::{Area, Fails, PAGE, Space};
+use guest_vm::axes::MapKind;
 use guest_vm::kernel::Kernel;
 use guest_vm::layout::{Mm, RbNode, Task, Vma, vm};
 use guest_vm::mm;
 use guest_vm::page_alloc::{self, zone};
 use guest_vm::ptr::Low;
 use guest_vm::rbtree::{BLACK, RED};
-use guest_vm::rmap::{ReverseMap, Scheme, anon_vma};
+use guest_vm::rmap::{Scheme, anon_vma};
 use guest_vm::slab::{self, CacheId};
 use guest_vm::task;
 use lowmem_abi::boot::VECTOR_RESCHED;
@@ -107,7 +108,7 @@ impl<S: Scheme, A: Access> World<S, A> {
         assert_eq!(self.call(call::EXECVE, &[]), 0);
         let k = self.h.k;
         let mut s = Space::new(mm::unmapped_base(k), mm::task_size(k));
-        s.anon_vmas = w_anon::<S, A>(k);
+        s.anon_vmas = w_anon(k);
         s.start_brk = BRK;
         s.brk = BRK;
         s.areas.push(Area {
@@ -214,8 +215,8 @@ impl<S: Scheme, A: Access> World<S, A> {
 }
 
 /// Whether the machine's scheme has anon_vmas.
-pub fn w_anon<S: Scheme, A: Access>(k: Native<S, A>) -> bool {
-    <S::Map<Native<S, A>> as ReverseMap<Native<S, A>>>::vma_bytes(k) == 12
+pub fn w_anon(k: Native) -> bool {
+    k.axes().rmap == MapKind::AnonVma
 }
 
 /// Checks list against tree, colours, order and map_count of an mm; its vmas as the model writes them.
@@ -258,7 +259,7 @@ pub fn check_mm<K: Kernel>(k: K, mm: Low<Mm>) -> Vec<Area> {
 
 /// The address of a vma's anon_vma, if the scheme has them.
 pub fn anon_of<K: Kernel>(k: K, vma: Low<Vma>) -> Option<u32> {
-    if <K::Rmap as ReverseMap<K>>::vma_bytes(k) != 12 {
+    if k.axes().rmap != MapKind::AnonVma {
         return None;
     }
     Some(anon_vma::of_vma(k, vma).va()).filter(|&a| a != 0)
