@@ -3,9 +3,8 @@
 //!
 //! A trace names files by identity, not by descriptor, so one struct file per id stands in the table; opening is the first
 //! use. Ids from [`FIRST_SHARED`] are shared anonymous objects and SysV segments: zero-filled, kept in the object's own
-//! mapping, and gone with their last reference, where files stay cached for ever. Left out: descriptors,
-//! per-process struct files, sizes (nothing is ever beyond the end of a file), the swap vector of shmem (its pages
-//! are never written out yet).
+//! mapping, and gone with their last reference, where files stay cached until reclaim takes them. Left out: descriptors,
+//! per-process struct files, sizes (nothing is ever beyond the end of a file).
 //!
 //! Invariant: `f_count` of a file is 1 + the vmas mapping it; of a shared object the vmas and segments naming it.
 
@@ -21,6 +20,7 @@ use crate::page_cache;
 use crate::ptr::Low;
 use crate::radix_tree;
 use crate::rmap::file::i_mmap_init;
+use crate::shmem;
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 
 /// First id of shared anonymous objects and SysV segments.
@@ -133,7 +133,7 @@ fn create<K: Kernel>(k: K, id: u32, ops: u32) -> Result<Low<File>, Oom> {
             return Err(e);
         }
     };
-    let inode: Low<Inode> = match kmem_cache_alloc(k, CacheId::Inode, Gfp::Kernel) {
+    let inode: Low<Inode> = match kmem_cache_alloc(k, inode_cache(ops), Gfp::Kernel) {
         Ok(i) => i,
         Err(e) => {
             kmem_cache_free(k, CacheId::Dentry, dentry);
@@ -145,6 +145,9 @@ fn create<K: Kernel>(k: K, id: u32, ops: u32) -> Result<Low<File>, Oom> {
     inode.set_i_count(k, 1);
     mapping_init(k, inode.i_data(k), ops);
     inode.i_data(k).set_host(k, inode.va());
+    if ops != self::ops::FILE {
+        shmem::init(k, inode.i_data(k));
+    }
     dentry.set_d_count(k, 1);
     dentry.set_d_inode(k, inode);
     file.set_f_count(k, 1);
@@ -160,6 +163,15 @@ fn create<K: Kernel>(k: K, id: u32, ops: u32) -> Result<Low<File>, Oom> {
     o.set_file_hash(k, bucket(id), file);
     o.files_lock(k).unlock(k);
     Ok(file)
+}
+
+/// Slab of the inode: shared objects have their swap vector in it.
+#[inline(always)]
+const fn inode_cache(ops: u32) -> CacheId {
+    match ops {
+        ops::FILE => CacheId::Inode,
+        _ => CacheId::ShmInode,
+    }
 }
 
 /// Makes an empty mapping.
@@ -179,18 +191,71 @@ pub fn mapping_init<K: Kernel>(k: K, mapping: Low<Mapping>, ops: u32) {
 fn destroy<K: Kernel>(k: K, file: Low<File>) {
     let o = objects(k);
     o.files_lock(k).lock(k);
-    let mut link: Low<Low<File>> = o.field(0x1000 + bucket(file.id(k)) * 4);
+    unhash(k, file);
+    o.files_lock(k).unlock(k);
+    truncate(k, file.f_mapping(k));
+    shmem::free_all(k, file.f_mapping(k));
+    free(k, file);
+}
+
+/// Off its hash chain.
+fn unhash<K: Kernel>(k: K, file: Low<File>) {
+    let mut link: Low<Low<File>> = objects(k).field(0x1000 + bucket(file.id(k)) * 4);
     while link.read(k) != file {
         bug_on!(k, PageCache, link.read(k).is_null(), file.va());
         link = link.read(k).field(12);
     }
     link.write(k, file.hash_next(k));
-    o.files_lock(k).unlock(k);
-    truncate(k, file.f_mapping(k));
+}
+
+fn free<K: Kernel>(k: K, file: Low<File>) {
     let dentry: Low<Dentry> = Low::new(file.f_dentry(k));
-    kmem_cache_free(k, CacheId::Inode, dentry.d_inode(k));
+    kmem_cache_free(k, inode_cache(file.f_op(k)), dentry.d_inode(k));
     kmem_cache_free(k, CacheId::Dentry, dentry);
     kmem_cache_free(k, CacheId::Filp, file);
+}
+
+/// Whether only the table holds a file, and none of its pages is cached.
+fn is_unused<K: Kernel>(k: K, file: Low<File>) -> bool {
+    file.id(k) < FIRST_SHARED && file.f_count(k) == 1 && file.f_mapping(k).nrpages(k) == 0
+}
+
+/// Files that [`prune`] would free.
+pub fn unused<K: Kernel>(k: K) -> u32 {
+    let o = objects(k);
+    let (mut n, mut bucket) = (0, 0);
+    while bucket < 1024 {
+        let mut file = o.file_hash(k, bucket);
+        while !file.is_null() {
+            n += is_unused(k, file) as u32;
+            file = file.hash_next(k);
+        }
+        bucket += 1;
+    }
+    n
+}
+
+/// Looks at `count` files from hash bucket `from` on and frees those that are unused; where to go on.
+pub fn prune<K: Kernel>(k: K, from: u32, count: u32) -> u32 {
+    let o = objects(k);
+    let (mut bucket, mut left, mut buckets) = (from & 1023, count, 0);
+    while left > 0 && buckets < 1024 {
+        let mut file = o.file_hash(k, bucket);
+        while !file.is_null() {
+            let next = file.hash_next(k);
+            if is_unused(k, file) {
+                o.files_lock(k).lock(k);
+                unhash(k, file);
+                o.files_lock(k).unlock(k);
+                free(k, file);
+            }
+            left = left.saturating_sub(1);
+            file = next;
+        }
+        bucket = (bucket + 1) & 1023;
+        buckets += 1;
+    }
+    bucket
 }
 
 /// truncate_inode_pages: 16 pages at a time out of the cache; nothing maps them any more.
@@ -222,6 +287,7 @@ fn truncate<K: Kernel>(k: K, mapping: Low<Mapping>) {
         while i < nr {
             let page = pvec.page(k, i);
             page::lock_page(k, page);
+            crate::io::wait_on_page_writeback(k, page);
             page_cache::truncate_complete_page(k, mapping, page);
             page::unlock_page(k, page);
             i += 1;

@@ -140,8 +140,27 @@ pub trait Kernel: Copy {
     /// A word of a frame in any zone, read past all mappings: for checks that scan page tables.
     #[cfg(not(target_os = "none"))]
     fn frame_word(self, pfn: u32, offset: u32) -> u32;
+    /// A page has left its cache and is free: `file` and page, or `u32::MAX` and swap slot. Natively a log for tests.
+    fn evicted(self, _file: u32, _index: u32) {}
+    /// Injected failure of a page allocation, for tests: false on x86 and in normal runs.
+    #[inline(always)]
+    fn inject_alloc_failure(self) -> bool {
+        false
+    }
+    /// A bug planted on purpose, for tests of the checks: none on x86 and in normal runs.
+    #[inline(always)]
+    fn planted(self, _bug: Planted) -> bool {
+        false
+    }
     /// Injected failure of a trylock, for tests: false on x86 and in normal runs.
     fn inject_trylock_failure(self) -> bool;
+}
+
+/// A bug that a test may plant, to see that it is caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    /// try_to_unmap does not ask whether somebody pins a page of the swap cache.
+    NoPinCheck,
 }
 
 /// Which word of a page-table entry.

@@ -59,6 +59,8 @@ pub mod pg {
     pub const MAPLOCK: u32 = 15;
     /// pte_chain kernels: the rmap word is the one pte itself.
     pub const DIRECT: u32 = 16;
+    /// Reclaim waits for its write.
+    pub const RECLAIM: u32 = 18;
     /// Part of a higher-order allocation.
     pub const COMPOUND: u32 = 19;
     /// page->mapping is an anonymous object.

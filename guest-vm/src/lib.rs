@@ -27,7 +27,8 @@
 //! | [`page`], [`lru`] | struct page, its flags and locks; LRU lists and their vectors |
 //! | [`page_cache`], [`radix_tree`], [`mod@file`], [`swap`] | files, shared memory and their pages; swap |
 //! | [`prio_tree`] | which vmas map a page of a file |
-//! | [`reclaim`] | the unmap probe |
+//! | [`reclaim`], [`shmem`] | page reclaim, kswapd, out of memory; shared memory that can be swapped |
+//! | [`io`], [`clock`] | page writes under way; VM time |
 //! | [`check`] | invariants by brute force (native only) |
 //! | [`bug`] | how an invariant fails |
 //!
@@ -40,8 +41,10 @@ pub mod boot;
 pub mod bug;
 #[cfg(not(target_os = "none"))]
 pub mod check;
+pub mod clock;
 pub mod file;
 pub mod guest_struct;
+pub mod io;
 pub mod kernel;
 pub mod kmap;
 pub mod layout;
@@ -63,6 +66,7 @@ pub mod reclaim;
 pub mod rmap;
 pub mod root;
 pub mod sched;
+pub mod shmem;
 pub mod slab;
 pub mod swap;
 pub mod sync;

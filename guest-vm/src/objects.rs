@@ -71,6 +71,7 @@ pub fn init<K: Kernel>(k: K) -> Result<(), Oom> {
         i += 1;
     }
     lru::init(k);
+    crate::reclaim::init(k);
     let zero = page_alloc::alloc_pages(k, Gfp::Kernel, 0, Owner::Boot)?;
     let at = kmap_atomic(k, zero, KmType::User0);
     k.clear_page(at);

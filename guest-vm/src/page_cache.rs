@@ -21,6 +21,7 @@ use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::radix_tree;
 use crate::root;
+use crate::shmem;
 use lowmem_abi::layout::PAGE_SHIFT;
 use lowmem_abi::owner::Owner;
 use lowmem_abi::port::{Transfer, TransferKind};
@@ -68,21 +69,41 @@ pub fn add_to_page_cache_lru<K: Kernel>(
     mapping: Low<Mapping>,
     index: u32,
 ) -> Result<(), Oom> {
-    radix_tree::preload(k)?;
+    radix_tree::preload(k, Gfp::Kernel)?;
     let irq = k.irq_save();
     mapping.tree_lock(k).lock(k);
-    let free = radix_tree::insert(k, mapping.page_tree(k), index, page);
-    bug_on!(k, PageCache, !free, index);
     page::get_page(k, page);
     page::set(k, page, pg::LOCKED);
-    page.set_mapping(k, mapping.va());
-    page.set_index(k, index);
-    mapping.set_nrpages(k, mapping.nrpages(k) + 1);
-    account(k, 1);
+    insert_locked(k, page, mapping, index);
     mapping.tree_lock(k).unlock(k);
     k.irq_restore(irq);
     lru::lru_cache_add(k, page);
     Ok(())
+}
+
+/// The page becomes the mapping's at `index`: tree lock held, nodes preloaded, the tree's reference taken by the caller.
+#[inline]
+pub fn insert_locked<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>, index: u32) {
+    let free = radix_tree::insert(k, mapping.page_tree(k), index, page);
+    bug_on!(k, PageCache, !free, index);
+    page.set_mapping(k, mapping.va());
+    page.set_index(k, index);
+    mapping.set_nrpages(k, mapping.nrpages(k) + 1);
+    account(k, 1);
+}
+
+/// __remove_from_page_cache: tree lock held; the tree's reference becomes the caller's.
+#[inline]
+pub fn remove_from_page_cache_locked<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) {
+    radix_tree::delete(k, mapping.page_tree(k), page.index(k));
+    page.set_mapping(k, 0);
+    mapping.set_nrpages(k, mapping.nrpages(k) - 1);
+    account(k, u32::MAX);
+}
+
+/// Pages in the page cache (get_page_cache_size).
+pub fn cached_pages<K: Kernel>(k: K) -> u32 {
+    root::part::<K, CacheAccount>(k, root::PER_CPU_OBJECTS).nr_pagecache(k)
 }
 
 /// truncate_complete_page: a locked page leaves its mapping; the tree's reference goes.
@@ -94,10 +115,7 @@ pub fn truncate_complete_page<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<
     page::clear(k, page, pg::UPTODATE);
     let irq = k.irq_save();
     mapping.tree_lock(k).lock(k);
-    radix_tree::delete(k, mapping.page_tree(k), page.index(k));
-    page.set_mapping(k, 0);
-    mapping.set_nrpages(k, mapping.nrpages(k) - 1);
-    account(k, u32::MAX);
+    remove_from_page_cache_locked(k, mapping, page);
     mapping.tree_lock(k).unlock(k);
     k.irq_restore(irq);
     page::put_page(k, page);
@@ -122,6 +140,9 @@ pub fn copy_highpage<K: Kernel>(k: K, to: Low<Page>, from: Low<Page>) {
 /// The page of `file` at `index` with a reference: from the cache, or read (zero-filled for shared objects).
 pub fn file_read_page<K: Kernel>(k: K, file: Low<File>, index: u32) -> Result<Found, Oom> {
     let mapping = file::mapping(k, file);
+    if mapping.a_ops(k) != vm_ops::FILE {
+        return shmem::getpage(k, file, index);
+    }
     let page = find_get_page(k, mapping, index);
     if !page.is_null() {
         return Ok(Found { page, major: false });
@@ -131,23 +152,15 @@ pub fn file_read_page<K: Kernel>(k: K, file: Low<File>, index: u32) -> Result<Fo
         page::put_page(k, page);
         return Err(e);
     }
-    let shared = mapping.a_ops(k) != vm_ops::FILE;
-    if shared {
-        clear_highpage(k, page);
-    } else {
-        k.transfer(Transfer {
-            kind: TransferKind::FileRead as u32,
-            pfn: page_to_pfn(k, page),
-            file: file.id(k),
-            index,
-        });
-    }
+    k.transfer(Transfer {
+        kind: TransferKind::FileRead as u32,
+        pfn: page_to_pfn(k, page),
+        file: file.id(k),
+        index,
+    });
     page::set(k, page, pg::UPTODATE);
     page::unlock_page(k, page);
-    Ok(Found {
-        page,
-        major: !shared,
-    })
+    Ok(Found { page, major: true })
 }
 
 /// vm_ops->nopage: the page that linear `vma` shows at `addr`.

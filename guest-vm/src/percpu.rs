@@ -21,8 +21,23 @@ guest_struct! {
     at 8 => word tlb_state, set_tlb_state: u32;
     /// cpu_tlbstate: whose tables are loaded.
     at 12 => word tlb_active_mm, set_tlb_active_mm: Low<Mm>;
+    /// What is to be done before the next return to user mode: [`WORK_IO`], [`WORK_KSWAPD`] (TIF_NEED_RESCHED of a real kernel,
+    /// which wakes threads for it).
+    at 16 => word work, set_work: u32;
     /// Counters of the VM (include/linux/page-flags.h, struct page_state), one word each, see [`State`].
     at 64 => words page_state, set_page_state: u32, 32;
+}
+
+/// Page writes are under way.
+pub const WORK_IO: u32 = 1;
+/// kswapd was woken.
+pub const WORK_KSWAPD: u32 = 2;
+
+/// Asks for work before the next return to user mode.
+#[inline]
+pub fn add_work<K: Kernel>(k: K, work: u32) {
+    let cpu = this_cpu(k);
+    cpu.set_work(k, cpu.work(k) | work);
 }
 
 /// This CPU's area.
@@ -65,6 +80,28 @@ pub enum State {
     PgFault = 14,
     /// Faults that read from a device.
     PgMajFault = 15,
+    /// Pages of the active list that were looked at.
+    PgRefill = 16,
+    /// Pages of the inactive list that kswapd looked at.
+    PgScanKswapd = 17,
+    /// Pages of the inactive list that direct reclaim looked at.
+    PgScanDirect = 18,
+    /// Pages that reclaim freed.
+    PgSteal = 19,
+    /// Of these, by kswapd.
+    KswapdSteal = 20,
+    /// Runs of kswapd.
+    PageOutRun = 21,
+    /// Direct reclaims.
+    AllocStall = 22,
+    /// Pages moved to the inactive list's tail when their write had completed.
+    PgRotated = 23,
+    /// Objects that slab shrinkers looked at.
+    SlabsScanned = 24,
+    /// Pages read from swap.
+    PswpIn = 25,
+    /// Pages written to swap.
+    PswpOut = 26,
 }
 
 /// Adds `delta` (two's complement) to a counter: save flags, cli, add, restore (the historic `mod_page_state`).

@@ -97,13 +97,18 @@ pub fn init<K: Kernel>(k: K, tree: Low<RadixRoot>) {
 }
 
 /// radix_tree_preload: fills the per-CPU stock so that the coming insertion cannot fail under the tree lock.
-pub fn preload<K: Kernel>(k: K) -> Result<(), Oom> {
+/// Reclaim inside the allocation may fill the stock itself.
+pub fn preload<K: Kernel>(k: K, gfp: Gfp) -> Result<(), Oom> {
     let stock = root::part::<K, Preload>(k, PRELOAD);
     while stock.nr(k) < MAX_PATH {
-        let node = slab::kmem_cache_alloc(k, CacheId::RadixNode, Gfp::Kernel)?;
+        let node: Low<RadixNode> = slab::kmem_cache_alloc(k, CacheId::RadixNode, gfp)?;
         let nr = stock.nr(k);
-        stock.set_node(k, nr, node);
-        stock.set_nr(k, nr + 1);
+        if nr < MAX_PATH {
+            stock.set_node(k, nr, node);
+            stock.set_nr(k, nr + 1);
+        } else {
+            slab::kmem_cache_free(k, CacheId::RadixNode, node);
+        }
     }
     Ok(())
 }

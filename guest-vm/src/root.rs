@@ -17,6 +17,10 @@ pub const ARCH: u32 = 0xc000;
 pub const PER_CPU: u32 = 0x2_0000;
 /// Offset, inside the per-CPU area, of pagevecs, radix preload, mmu_gather and the spare pte_chain.
 pub const PER_CPU_OBJECTS: u32 = PER_CPU + 0x8000;
+/// Offset, inside the per-CPU area, of what reclaim needs: lists, vectors, kswapd (`reclaim`).
+pub const RECLAIM: u32 = PER_CPU_OBJECTS + 0x2000;
+/// Offset, inside the per-CPU area, of the queue of page writes (`io`).
+pub const IO_QUEUE: u32 = PER_CPU_OBJECTS + 0x3000;
 /// Offset of tasks, pid hash, run state, SysV segments (`sched`, `task`, `mm`).
 pub const TASKS: u32 = 0x4_0000;
 /// Offset of file table, page cache, LRU, swap, reverse-map caches.

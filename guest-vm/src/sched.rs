@@ -15,8 +15,9 @@ use crate::kernel::Kernel;
 use crate::layout::{Frame, Mm, Task};
 use crate::mailbox::mailbox;
 use crate::mm::mm_struct::{mmdrop, mmgrab};
-use crate::percpu::this_cpu;
+use crate::percpu::{WORK_IO, WORK_KSWAPD, this_cpu};
 use crate::ptr::Low;
+use crate::reclaim;
 use crate::task::{self, current, init_mm, tasks};
 use lowmem_abi::probe::Probe;
 
@@ -48,8 +49,46 @@ pub fn return_to_user<K: Kernel>(k: K, frame: Low<Frame>) -> Low<Frame> {
         sleep_and_wake(k);
     }
     m.set_via_idle(k, 0);
+    if this_cpu(k).work(k) != 0 {
+        do_work(k);
+    }
     m.set_current(k, current(k).pid(k));
     out
+}
+
+/// What was put off to here: page writes complete, kswapd runs if it was woken (it may begin writes, which then complete at the
+/// next return).
+#[cold]
+#[inline(never)]
+fn do_work<K: Kernel>(k: K) {
+    let work = this_cpu(k).work(k);
+    this_cpu(k).set_work(k, 0);
+    if work & WORK_IO != 0 {
+        k.begin(Probe::Writeback);
+        crate::io::complete_all(k);
+        k.end(Probe::Writeback);
+    }
+    let task = current(k);
+    if work & WORK_KSWAPD == 0 || task.mm(k).is_null() {
+        return;
+    }
+    let kswapd = reclaim::state(k).kswapd(k);
+    // It runs on the stack of the task that it delays.
+    kswapd.set_thread_info(k, task.thread_info(k));
+    switch_kernel(k, task, kswapd);
+    reclaim::kswapd::run(k);
+    switch_kernel(k, kswapd, task);
+}
+
+/// A switch to a kernel thread, or back from it.
+fn switch_kernel<K: Kernel>(k: K, prev: Low<Task>, next: Low<Task>) {
+    let t = tasks(k);
+    k.begin(Probe::Switch);
+    t.rq_lock(k).lock(k);
+    context_switch(k, prev, next);
+    t.rq_lock(k).unlock(k);
+    finish(k, prev);
+    k.end(Probe::Switch);
 }
 
 /// Switches to the task `pid`; its frame.

@@ -295,14 +295,27 @@ fn refill<K: Kernel, T>(k: K, id: CacheId, gfp: Gfp) -> Result<Low<T>, Oom> {
             cachep.set_free_objects(k, cachep.free_objects(k).wrapping_sub(ac.avail(k)));
         }
         cachep.spinlock(k).unlock(k);
-        let avail = ac.avail(k);
-        if avail != 0 {
-            ac.set_touched(k, 1);
-            ac.set_avail(k, avail - 1);
-            return Ok(Low::new(entry(ac, avail - 1).read(k)));
+        if let Some(object) = take_top(k, ac) {
+            return Ok(object);
         }
         grow(k, id, gfp)?;
+        // Reclaim inside may have freed objects into the array.
+        if let Some(object) = take_top(k, ac) {
+            return Ok(object);
+        }
     }
+}
+
+/// The newest object of the array.
+#[inline(always)]
+fn take_top<K: Kernel, T>(k: K, ac: Low<ArrayCache>) -> Option<Low<T>> {
+    let avail = ac.avail(k);
+    if avail == 0 {
+        return None;
+    }
+    ac.set_touched(k, 1);
+    ac.set_avail(k, avail - 1);
+    Some(Low::new(entry(ac, avail - 1).read(k)))
 }
 
 /// Moves objects from the shared array; whether it had any.
@@ -558,6 +571,8 @@ fn destroy<K: Kernel>(k: K, id: CacheId, slab: Low<Slab>) {
     }
     mod_page_state(k, State::NrSlab, (1u32 << order).wrapping_neg());
     cachep.set_num_slabs(k, cachep.num_slabs(k) - 1);
+    let reclaim = crate::reclaim::state(k);
+    reclaim.set_reclaimed_slab(k, reclaim.reclaimed_slab(k) + (1 << order));
     free_pages(k, page, order);
     if cachep.off_slab(k) != 0 {
         kmem_cache_free(k, CacheId::general(cachep.slab_size(k)), slab);

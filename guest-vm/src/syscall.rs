@@ -18,6 +18,7 @@ use crate::mm::mremap::{self, sys_mremap};
 use crate::mm::munmap::sys_munmap;
 use crate::mm::{Errno, brk, exec, exit, fork, fremap, shm};
 use crate::ptr::{Kmapped, Low};
+use crate::swap::swapoff;
 use crate::task::tasks;
 use crate::uaccess::{copy_from_user, copy_to_user};
 use lowmem_abi::call;
@@ -45,6 +46,8 @@ pub fn dispatch<K: Kernel>(k: K, frame: Low<Frame>) {
         | call::MLOCK
         | call::MUNLOCK
         | call::REMAP_FILE_PAGES
+        | call::SWAPON
+        | call::SWAPOFF
         | call::IPC => path(k, Probe::Mmap, |k| address_space(k, frame, nr)),
         _ => path(k, Probe::NullCall, |k| null_call(k)),
     };
@@ -111,6 +114,8 @@ fn address_space<K: Kernel>(k: K, f: Low<Frame>, nr: u32) -> Result<u32, Errno> 
             }
             Ok(end)
         }
+        call::SWAPON => swapoff::sys_swapon(k),
+        call::SWAPOFF => swapoff::sys_swapoff(k),
         call::MADVISE => sys_madvise(k, a, b, c),
         call::MLOCK => sys_mlock(k, a, b, Lock::On),
         call::MUNLOCK => sys_mlock(k, a, b, Lock::Off),

@@ -34,6 +34,8 @@ pub struct BootInfo {
     pub nx: u32,
     /// Addresses of the image's symbols that native boot needs for IDT and MSRs, see [`Symbols`].
     pub symbols: Symbols,
+    /// Whose reclaim: 0 2.6.7, 1 2.6.0, 2 2.6.8, 3 2.4.
+    pub reclaim: u32,
 }
 
 impl BootInfo {

@@ -20,6 +20,10 @@ pub const EXECVE: u32 = 11;
 pub const GETPID: u32 = 20;
 /// brk(address).
 pub const BRK: u32 = 45;
+/// swapon: the one device may be used again.
+pub const SWAPON: u32 = 87;
+/// swapoff: everything is read back from the one device.
+pub const SWAPOFF: u32 = 115;
 /// munmap(address, length).
 pub const MUNMAP: u32 = 91;
 /// ipc(call, first, second, third, ptr, fifth): SHMAT 21, SHMDT 22, SHMGET 23, SHMCTL 24.

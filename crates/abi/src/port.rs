@@ -35,6 +35,10 @@ pub enum ReportKind {
     BadResult = 4,
     /// No memory left for the task's system call, which the recording says succeeded.
     CallFailed = 5,
+    /// out_of_memory kills a process. Place: zone of the request; detail: its order, the victim's id above bit 8; value: owner.
+    OomKill = 6,
+    /// A request loops for ever: reclaim frees nothing and nothing may be killed. Fields as for `OomKill`, no victim.
+    Livelock = 7,
 }
 
 impl ReportKind {
@@ -46,6 +50,8 @@ impl ReportKind {
             3 => Some(Self::BadAccess),
             4 => Some(Self::BadResult),
             5 => Some(Self::CallFailed),
+            6 => Some(Self::OomKill),
+            7 => Some(Self::Livelock),
             _ => None,
         }
     }
@@ -80,6 +86,8 @@ pub enum TransferKind {
     SwapRead = 3,
     /// Write a swap slot.
     SwapWrite = 4,
+    /// The kernel sleeps for `index` milliseconds of VM time: no page is concerned.
+    Wait = 5,
 }
 
 /// The four non-zero words of a file page that was never written: at byte offsets 0, 1024, 2048 and 3072.

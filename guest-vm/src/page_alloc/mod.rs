@@ -6,8 +6,8 @@
 //! | [`buddy`] | free lists by order, splitting and merging |
 //! | [`pcp`] | hot and cold per-CPU lists |
 //!
-//! The owner of a page is written with its flags when it is handed out: the one store that prep_new_page does anyway. Direct
-//! reclaim and kswapd do not exist yet: where the watermark passes fail the request fails.
+//! The owner of a page is written with its flags when it is handed out: the one store that prep_new_page does anyway. Where the
+//! watermark passes fail, [`crate::reclaim`] is asked.
 //!
 //! Invariant: no page is handed out twice; the sum of pages by owner and free pages is the zone.
 
@@ -19,7 +19,10 @@ use crate::bug_on;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Page, pg};
 use crate::percpu;
+use crate::clock::nap;
 use crate::ptr::Low;
+use crate::reclaim::oom::{LIVELOCK_ROUNDS, MOST_ROUNDS};
+use crate::reclaim::{self, Request};
 use lowmem_abi::owner::Owner;
 pub use zone::{Zone, ZoneKind};
 
@@ -34,59 +37,138 @@ pub enum Gfp {
     HighUser,
 }
 
+impl Gfp {
+    /// __GFP_WAIT: the request may reclaim and sleep.
+    #[inline(always)]
+    pub const fn may_wait(self) -> bool {
+        !matches!(self, Gfp::Atomic)
+    }
+    /// __GFP_FS: reclaim may write pages of files for it.
+    #[inline(always)]
+    pub const fn may_enter_fs(self) -> bool {
+        !matches!(self, Gfp::Atomic)
+    }
+}
+
 /// Allocates 2^`order` pages, physically contiguous and aligned to their size in their zone; count 1.
 ///
 /// Passes of __alloc_pages: with the incremental minimum; then, kswapd woken, with it less a quarter of pages_low for
-/// GFP_ATOMIC. Callers that cannot wait may also take a zone that is above pages_high.
+/// GFP_ATOMIC; then reclaim, and the first minimum again; requests of up to 8 pages go round until they succeed, or until
+/// [`crate::reclaim::oom`] ends the run. Callers that cannot wait may also take a zone that is above pages_high.
 pub fn alloc_pages<K: Kernel>(k: K, gfp: Gfp, order: u32, owner: Owner) -> Result<Low<Page>, Oom> {
-    let highest = match gfp {
-        Gfp::Kernel | Gfp::Atomic => ZoneKind::Normal as u32,
-        Gfp::HighUser => ZoneKind::HighMem as u32,
-    };
-    let node = zone::node(k);
-    for pass in [Pass::Low, Pass::Min] {
-        let mut kind = highest + 1;
-        while kind > 0 {
-            kind -= 1;
-            let zone = node.zone(k, kind);
-            if zone.present_pages(k) == 0 {
-                continue;
-            }
-            let mut min = (1 << order) + zone.protection(k, highest);
-            if pass == Pass::Min && gfp == Gfp::Atomic {
-                min -= zone.pages_low(k) >> 2;
-            }
-            let free = zone.free_pages(k);
-            if free >= min || (gfp == Gfp::Atomic && free >= zone.pages_high(k)) {
-                if let Some(page) = rmqueue(k, zone, order) {
-                    prep_new_page(k, page, order, owner);
-                    return Ok(page);
-                }
-            }
-        }
-        if pass == Pass::Low {
-            wake_kswapd(k, highest);
-        }
+    let r = Request { gfp, order, owner };
+    if k.inject_alloc_failure() {
+        return Err(Oom { owner });
     }
-    Err(Oom { owner })
+    match take_page(k, &r, Pass::Low) {
+        Some(page) => Ok(page),
+        None => slow_path(k, &r),
+    }
 }
 
-/// A pass of __alloc_pages over the zones.
+/// A pass of __alloc_pages over the zones: which minimum it leaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
+    /// The incremental minimum.
     Low,
+    /// The same, deeper for GFP_ATOMIC; 2.6.0: the sum of pages_min.
     Min,
+    /// None: reclaim itself allocates.
+    Nothing,
 }
 
-/// Notes in each zone tried that kswapd was asked for; it does not scan yet.
+/// Tries the zones of a request in order.
+#[inline(always)]
+fn take_page<K: Kernel>(k: K, r: &Request, pass: Pass) -> Option<Low<Page>> {
+    let highest = r.highest();
+    let node = zone::node(k);
+    let mut kind = highest + 1;
+    while kind > 0 {
+        kind -= 1;
+        let zone = node.zone(k, kind);
+        if zone.present_pages(k) == 0 {
+            continue;
+        }
+        let min = match pass {
+            Pass::Low => (1 << r.order) + zone.protection(k, highest),
+            Pass::Min => deep_minimum(k, r, (kind, highest)),
+            Pass::Nothing => 0,
+        };
+        let free = zone.free_pages(k);
+        if free >= min || (r.gfp == Gfp::Atomic && free >= zone.pages_high(k)) {
+            if let Some(page) = rmqueue(k, zone, r.order) {
+                prep_new_page(k, page, r.order, r.owner);
+                return Some(page);
+            }
+        }
+    }
+    None
+}
+
+/// What the second pass leaves in zone `kind` for a request whose first choice is `highest`.
 #[cold]
-fn wake_kswapd<K: Kernel>(k: K, highest: u32) {
-    let mut kind = 0;
-    while kind <= highest {
-        zone::node(k).zone(k, kind).set_kswapd_wanted(k, 1);
-        kind += 1;
+fn deep_minimum<K: Kernel>(k: K, r: &Request, (kind, highest): (u32, u32)) -> u32 {
+    let node = zone::node(k);
+    let high_priority = r.gfp == Gfp::Atomic;
+    let min = 1 << r.order;
+    if reclaim::version(k) != reclaim::Version::V2_6_0 {
+        let zone = node.zone(k, kind);
+        let less = if high_priority {
+            zone.pages_low(k) >> 2
+        } else {
+            0
+        };
+        return min + zone.protection(k, highest) - less;
+    }
+    let mut sum = min;
+    let mut i = kind;
+    while i <= highest {
+        let pages_min = node.zone(k, i).pages_min(k);
+        sum += if high_priority {
+            pages_min >> 2
+        } else {
+            pages_min
+        };
+        i += 1;
+    }
+    sum
+}
+
+/// Everything behind the first pass.
+#[cold]
+#[inline(never)]
+fn slow_path<K: Kernel>(k: K, r: &Request) -> Result<Low<Page>, Oom> {
+    let oom = Oom { owner: r.owner };
+    reclaim::kswapd::wake(k, r.highest());
+    if let Some(page) = take_page(k, r, Pass::Min) {
+        return Ok(page);
+    }
+    if reclaim::privileged(k) {
+        return take_page(k, r, Pass::Nothing).ok_or(oom);
+    }
+    if !r.gfp.may_wait() || !reclaim::possible(k) {
+        return Err(oom);
+    }
+    let (mut rounds, mut fruitless) = (0, 0);
+    loop {
+        let freed = reclaim::direct(k, r);
+        if let Some(page) = take_page(k, r, Pass::Low) {
+            return Ok(page);
+        }
+        if r.order > 3 {
+            return Err(oom);
+        }
+        rounds += 1;
+        fruitless = if freed == 0 { fruitless + 1 } else { 0 };
+        if fruitless >= LIVELOCK_ROUNDS || rounds >= MOST_ROUNDS {
+            reclaim::oom::livelock(k, r);
+        }
+        nap(k, RETRY_NAP_MS);
     }
 }
+
+/// Milliseconds between two attempts (HZ/50).
+const RETRY_NAP_MS: u32 = 20;
 
 /// buffered_rmqueue.
 #[inline]

@@ -82,8 +82,6 @@ guest_struct! {
     at 1548 => word present_pages, set_present_pages: u32;
     /// A [`ZoneKind`].
     at 1552 => word kind, set_kind: u32;
-    /// kswapd was asked for.
-    at 1556 => word kswapd_wanted, set_kswapd_wanted: u32;
 }
 
 guest_struct! {

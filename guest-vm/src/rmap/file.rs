@@ -33,6 +33,16 @@ pub fn i_mmap_init<K: Kernel>(k: K, mapping: Low<Mapping>) {
     mapping.i_mmap_lock(k).init(k);
 }
 
+/// mapping_mapped: whether any vma maps the file.
+pub fn mapping_mapped<K: Kernel>(k: K, mapping: Low<Mapping>) -> bool {
+    let linear = if tree(k) {
+        !PrioRoot(mapping.i_mmap(k)).is_empty(k)
+    } else {
+        !mapping.i_mmap(k).is_empty(k)
+    };
+    linear || !mapping.i_mmap_nonlinear(k).is_empty(k)
+}
+
 /// Takes the i_mmap_lock of `vma`'s file, if it has one.
 #[inline(always)]
 pub fn i_mmap_lock<K: Kernel>(k: K, vma: Low<Vma>) {

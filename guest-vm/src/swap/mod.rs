@@ -2,12 +2,15 @@
 //!
 //! A slot's count is the number of swap ptes plus one if the page is in the cache. The entry of a cached page is
 //! in page->private under PG_swapcache ("rmap 2"); the cache has a tree of its own. The map is in low memory, where vmalloc put it
-//! mostly in high (2 bytes a slot). Left out: swapoff, several devices, priorities.
+//! mostly in high (2 bytes a slot). Left out: several devices, priorities.
 //!
 //! Invariant: the sum of non-zero counts' slots is `inuse_pages`.
 
+pub mod swapoff;
+
 use crate::bug_on;
 use crate::guest_struct;
+use crate::io;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mapping, Page, pg};
 use crate::lru;
@@ -16,8 +19,10 @@ use crate::page;
 use crate::page_alloc::{self, Gfp, page_to_pfn};
 use crate::page_cache;
 use crate::pgtable::Pte;
+use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::radix_tree::{self, Tag};
+use crate::reclaim::PF_MEMALLOC;
 use crate::sync::SpinLock;
 use lowmem_abi::owner::Owner;
 use lowmem_abi::port::{Transfer, TransferKind};
@@ -148,7 +153,21 @@ pub fn usage<K: Kernel>(k: K) -> (u32, u32) {
 #[inline(always)]
 pub fn vm_swap_full<K: Kernel>(k: K) -> bool {
     let s = info(k);
-    (s.total_slots(k) - s.inuse_pages(k)).wrapping_mul(2) < s.total_slots(k)
+    // Also while the device is being turned off: no slot may be used then.
+    s.total_slots(k) < s.inuse_pages(k).wrapping_mul(2) || s.total_slots(k) == 0
+}
+
+/// Slots that may be used (total_swap_pages): 0 without a device and while it is being turned off.
+#[inline]
+pub fn total_slots<K: Kernel>(k: K) -> u32 {
+    info(k).total_slots(k)
+}
+
+/// Whether a slot holds a page.
+#[inline]
+fn slot_in_use<K: Kernel>(k: K, entry: SwapEntry) -> bool {
+    let count = map_count(k, entry);
+    count != 0 && count != SWAP_MAP_BAD
 }
 
 #[inline(always)]
@@ -168,7 +187,7 @@ fn unlock_both<K: Kernel>(k: K, s: Low<SwapInfo>) {
 /// get_swap_page: a free slot with count 1 (the cache's), or none.
 pub fn get_swap_page<K: Kernel>(k: K) -> Option<SwapEntry> {
     let s = lock_both(k);
-    let offset = if s.total_slots(k) == s.inuse_pages(k) {
+    let offset = if s.total_slots(k) <= s.inuse_pages(k) {
         0
     } else {
         scan_swap_map(k, s)
@@ -278,13 +297,19 @@ fn entry_free<K: Kernel>(k: K, s: Low<SwapInfo>, entry: SwapEntry) -> u16 {
     count
 }
 
-/// add_to_swap: gives a locked anonymous page a slot and puts it into the cache, dirty. False: no slot or no memory.
+/// add_to_swap: gives a locked anonymous page a slot and puts it into the cache, dirty. False: no slot or no memory. Nodes
+/// for the tree are taken without PF_MEMALLOC, so that swapping cannot eat the last pages.
 pub fn add_to_swap<K: Kernel>(k: K, page: Low<Page>) -> bool {
     bug_on!(k, Swap, !page::test(k, page, pg::LOCKED), page.va());
     let Some(entry) = get_swap_page(k) else {
         return false;
     };
-    if insert_locked(k, page, entry).is_err() {
+    let task = crate::task::current(k);
+    let flags = task.flags(k);
+    task.set_flags(k, flags & !PF_MEMALLOC);
+    let added = add_to_swap_cache_locked_page(k, page, entry, Gfp::Atomic);
+    task.set_flags(k, flags);
+    if added.is_err() {
         swap_free(k, entry);
         return false;
     }
@@ -296,8 +321,13 @@ pub fn add_to_swap<K: Kernel>(k: K, page: Low<Page>) -> bool {
 }
 
 /// __add_to_swap_cache: the slot's count already includes the cache; the page is locked.
-fn insert_locked<K: Kernel>(k: K, page: Low<Page>, entry: SwapEntry) -> Result<(), Oom> {
-    radix_tree::preload(k)?;
+pub fn add_to_swap_cache_locked_page<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    entry: SwapEntry,
+    gfp: Gfp,
+) -> Result<(), Oom> {
+    radix_tree::preload(k, gfp)?;
     let space = swapper_space(k);
     let irq = k.irq_save();
     space.tree_lock(k).lock(k);
@@ -314,7 +344,7 @@ fn insert_locked<K: Kernel>(k: K, page: Low<Page>, entry: SwapEntry) -> Result<(
 }
 
 /// __delete_from_swap_cache: with the tree lock held; the cache's reference and slot count stay the caller's to drop.
-fn delete_locked<K: Kernel>(k: K, page: Low<Page>) -> SwapEntry {
+pub fn delete_from_swap_cache_locked<K: Kernel>(k: K, page: Low<Page>) -> SwapEntry {
     bug_on!(k, Swap, !page::test(k, page, pg::SWAPCACHE), page.va());
     let entry = SwapEntry(page.private(k));
     let space = swapper_space(k);
@@ -331,7 +361,7 @@ pub fn delete_from_swap_cache<K: Kernel>(k: K, page: Low<Page>) {
     let space = swapper_space(k);
     let irq = k.irq_save();
     space.tree_lock(k).lock(k);
-    let entry = delete_locked(k, page);
+    let entry = delete_from_swap_cache_locked(k, page);
     space.tree_lock(k).unlock(k);
     k.irq_restore(irq);
     swap_free(k, entry);
@@ -383,7 +413,7 @@ pub fn remove_exclusive_swap_page<K: Kernel>(k: K, page: Low<Page>) -> bool {
         let irq = k.irq_save();
         space.tree_lock(k).lock(k);
         if page.count(k) == 2 && !page::test(k, page, pg::WRITEBACK) {
-            delete_locked(k, page);
+            delete_from_swap_cache_locked(k, page);
             page::set(k, page, pg::DIRTY);
             removed = true;
         }
@@ -458,7 +488,7 @@ pub fn read_swap_cache<K: Kernel>(k: K, entry: SwapEntry) -> Result<Low<Page>, O
         return Ok(Low::NULL);
     }
     page::set(k, page, pg::LOCKED);
-    if let Err(e) = insert_locked(k, page, entry) {
+    if let Err(e) = add_to_swap_cache_locked_page(k, page, entry, Gfp::Kernel) {
         page::clear(k, page, pg::LOCKED);
         swap_free(k, entry);
         page::put_page(k, page);
@@ -471,6 +501,7 @@ pub fn read_swap_cache<K: Kernel>(k: K, entry: SwapEntry) -> Result<Low<Page>, O
         file: 0,
         index: entry.0,
     });
+    mod_page_state(k, State::PswpIn, 1);
     page::set(k, page, pg::UPTODATE);
     page::unlock_page(k, page);
     Ok(page)
@@ -506,9 +537,24 @@ pub fn swapin_readahead<K: Kernel>(k: K, entry: SwapEntry) {
     lru::lru_add_drain(k);
 }
 
+/// swap_writepage: a locked page of the swap cache whose dirty flag was cleared. If nobody else needs it, it just leaves the cache;
+/// else its write begins. Unlocked in both cases.
+pub fn writepage<K: Kernel>(k: K, page: Low<Page>) {
+    if remove_exclusive_swap_page(k, page) {
+        page::unlock_page(k, page);
+        return;
+    }
+    let entry = page.private(k);
+    mod_page_state(k, State::PswpOut, 1);
+    io::set_page_writeback(k, page);
+    page::unlock_page(k, page);
+    io::submit_write(k, page, TransferKind::SwapWrite, (0, entry));
+}
+
 /// pageout and the last check of shrink_list for a locked, unmapped page that only cache and caller hold: written to its
 /// slot, clean, out of the cache. False: somebody else holds it.
 pub fn write_and_drop<K: Kernel>(k: K, page: Low<Page>) -> bool {
+    io::wait_on_page_writeback(k, page);
     if !page::test(k, page, pg::SWAPCACHE) || page.count(k) != 2 {
         return false;
     }
@@ -525,7 +571,7 @@ pub fn write_and_drop<K: Kernel>(k: K, page: Low<Page>) -> bool {
     let irq = k.irq_save();
     space.tree_lock(k).lock(k);
     radix_tree::tag_clear(k, space.page_tree(k), entry.0, Tag::Dirty);
-    delete_locked(k, page);
+    delete_from_swap_cache_locked(k, page);
     space.tree_lock(k).unlock(k);
     k.irq_restore(irq);
     swap_free(k, entry);
