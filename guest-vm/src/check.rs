@@ -21,7 +21,7 @@ use crate::rmap::ReverseMap;
 use crate::swap::{self, SwapEntry};
 use crate::task::init_mm;
 use lowmem_abi::owner::Owner;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 pub use trees::{each_file, prio_tree_order};
 
 /// The first rule that does not hold. Numbers in the text are the sheet's.
@@ -76,6 +76,8 @@ pub enum Violation {
         what: &'static str,
         value: u32,
     },
+    /// Page writes under way: flag, queue and counter.
+    Writes { pfn: u32, what: &'static str },
     /// 11: page-table pages, by counter and by scan.
     PageTables { counter: u32, scan: u32 },
     /// A lock that is taken at a boundary.
@@ -272,6 +274,7 @@ pub fn all<K: Kernel>(k: K) -> Result<(), Violation> {
     pages(k, &s, &vectors)?;
     slots(k, &s)?;
     trees::check(k)?;
+    writes(k)?;
     K::Rmap::check_all(k).map_err(|(what, value)| Violation::SchemeAll { what, value })?;
     let counter = page_state(k, State::NrPageTablePages);
     if counter != s.tables {
@@ -352,13 +355,55 @@ fn pages<K: Kernel>(k: K, s: &Scan, vectors: &BTreeMap<u32, u32>) -> Result<(), 
     Ok(())
 }
 
+/// A page has PG_writeback exactly while it is in the queue.
+fn writes<K: Kernel>(k: K) -> Result<(), Violation> {
+    let q = crate::io::queue(k);
+    let mut under_way = BTreeSet::new();
+    for i in 0..q.nr(k) {
+        let pfn = page_to_pfn(k, q.page(k, i));
+        if !under_way.insert(pfn) {
+            return Err(Violation::Writes {
+                pfn,
+                what: "twice in the queue",
+            });
+        }
+    }
+    for pfn in 0..zone::node(k).max_pfn(k) {
+        let flagged = page::test(k, pfn_to_page(k, pfn), pg::WRITEBACK);
+        if flagged != under_way.contains(&pfn) {
+            return Err(Violation::Writes {
+                pfn,
+                what: "PG_writeback differs from the queue",
+            });
+        }
+    }
+    if page_state(k, State::NrWriteback) != under_way.len() as u32 {
+        return Err(Violation::Writes {
+            pfn: 0,
+            what: "nr_writeback",
+        });
+    }
+    Ok(())
+}
+
 fn slots<K: Kernel>(k: K, s: &Scan) -> Result<(), Violation> {
     let (max, counter) = swap::usage(k);
     let mut used = 0;
+    let mut objects: BTreeMap<u32, u32> = BTreeMap::new();
+    trees::each_file(k, |file| {
+        if file.id(k) >= crate::file::FIRST_SHARED {
+            crate::shmem::each_entry(k, file.f_mapping(k), |_, slot| {
+                *objects.entry(slot).or_default() += 1;
+                false
+            });
+        }
+    });
     let tree = swap::swapper_space(k).page_tree(k);
     for slot in 1..max {
         let cached = !crate::radix_tree::lookup(k, tree, slot).is_null();
-        let expected = s.slots.get(&slot).copied().unwrap_or(0) + cached as u32;
+        let expected = s.slots.get(&slot).copied().unwrap_or(0)
+            + objects.get(&slot).copied().unwrap_or(0)
+            + cached as u32;
         let count = swap::map_count(k, SwapEntry(slot)) as u32;
         if count != expected {
             return Err(Violation::SwapCount {

@@ -79,18 +79,18 @@ fn clear_page_writeback<K: Kernel>(k: K, page: Low<Page>) {
         page.va()
     );
     mod_page_state(k, State::NrWriteback, u32::MAX);
-    radix_tree::tag_clear(
-        k,
-        mapping.page_tree(k),
-        tree_index(k, page),
-        Tag::Writeback,
-    );
+    radix_tree::tag_clear(k, mapping.page_tree(k), tree_index(k, page), Tag::Writeback);
     mapping.tree_lock(k).unlock(k);
     k.irq_restore(irq);
 }
 
 /// submit_bio of one page that is under writeback: to slot or file page `index`.
-pub fn submit_write<K: Kernel>(k: K, page: Low<Page>, kind: TransferKind, (file, index): (u32, u32)) {
+pub fn submit_write<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    kind: TransferKind,
+    (file, index): (u32, u32),
+) {
     let q = queue(k);
     if q.nr(k) == MAX_REQUESTS {
         complete_all(k);

@@ -32,6 +32,11 @@ impl PrioRoot {
     pub fn node<K: Kernel>(self, k: K) -> Low<Vma> {
         self.0.field::<Low<Vma>>(0).read(k)
     }
+    /// Whether no vma is in the tree.
+    #[inline(always)]
+    pub fn is_empty<K: Kernel>(self, k: K) -> bool {
+        self.node(k).is_null()
+    }
     #[inline(always)]
     fn set_node<K: Kernel>(self, k: K, v: Low<Vma>) {
         self.0.field::<Low<Vma>>(0).write(k, v);

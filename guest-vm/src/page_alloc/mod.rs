@@ -16,12 +16,12 @@ pub mod pcp;
 pub mod zone;
 
 use crate::bug_on;
+use crate::clock::nap;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Page, pg};
 use crate::percpu;
-use crate::clock::nap;
 use crate::ptr::Low;
-use crate::reclaim::oom::{LIVELOCK_ROUNDS, MOST_ROUNDS};
+use crate::reclaim::oom::{Rounds, is_livelock};
 use crate::reclaim::{self, Request};
 use lowmem_abi::owner::Owner;
 pub use zone::{Zone, ZoneKind};
@@ -149,7 +149,7 @@ fn slow_path<K: Kernel>(k: K, r: &Request) -> Result<Low<Page>, Oom> {
     if !r.gfp.may_wait() || !reclaim::possible(k) {
         return Err(oom);
     }
-    let (mut rounds, mut fruitless) = (0, 0);
+    let mut rounds = Rounds::new(k);
     loop {
         let freed = reclaim::direct(k, r);
         if let Some(page) = take_page(k, r, Pass::Low) {
@@ -158,9 +158,8 @@ fn slow_path<K: Kernel>(k: K, r: &Request) -> Result<Low<Page>, Oom> {
         if r.order > 3 {
             return Err(oom);
         }
-        rounds += 1;
-        fruitless = if freed == 0 { fruitless + 1 } else { 0 };
-        if fruitless >= LIVELOCK_ROUNDS || rounds >= MOST_ROUNDS {
+        rounds.add(k, freed);
+        if is_livelock(k, &rounds) {
             reclaim::oom::livelock(k, r);
         }
         nap(k, RETRY_NAP_MS);

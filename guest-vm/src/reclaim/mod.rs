@@ -248,6 +248,29 @@ fn reclaim_slab<K: Kernel>(k: K, scanned: u32) -> u32 {
     state(k).reclaimed_slab(k)
 }
 
+/// One round over every zone at `priority`, wherever the watermarks stand: pressure on demand, as software suspend makes it
+/// (shrink_all_memory). Pages freed.
+pub fn shrink_all<K: Kernel>(k: K, priority: u32) -> u32 {
+    k.begin(Probe::Reclaim);
+    let task = current(k);
+    task.set_flags(k, task.flags(k) | PF_MEMALLOC);
+    let mut c = Control::new(k, Who::Direct, Gfp::Kernel, priority);
+    each_zone(k, ZoneKind::HighMem as u32, |z| {
+        z.set_prev_priority(k, priority);
+        match version(k) {
+            Version::V2_6_0 => scan::shrink_zone_2_6_0(k, z, &mut c, u32::MAX >> 1),
+            Version::V2_6_7 | Version::V2_6_8 => scan::shrink_zone(k, z, &mut c),
+            Version::V2_4 => {
+                c.reclaimed += scan::shrink_zone_2_4(k, z, c.gfp, (1, SWAP_CLUSTER_MAX));
+            }
+        }
+    });
+    let freed = c.reclaimed + reclaim_slab(k, c.scanned);
+    task.set_flags(k, task.flags(k) & !PF_MEMALLOC);
+    k.end(Probe::Reclaim);
+    freed
+}
+
 /// The zones a request may use, first choice first.
 fn each_zone<K: Kernel>(k: K, highest: u32, mut f: impl FnMut(Low<Zone>)) {
     let mut kind = highest + 1;
@@ -278,7 +301,9 @@ fn try_to_free_pages<K: Kernel>(k: K, r: &Request) -> u32 {
     if !enough && r.gfp.may_enter_fs() {
         oom::out_of_memory(k, r);
     }
-    each_zone(k, r.highest(), |z| z.set_prev_priority(k, z.temp_priority(k)));
+    each_zone(k, r.highest(), |z| {
+        z.set_prev_priority(k, z.temp_priority(k))
+    });
     freed
 }
 

@@ -3,8 +3,9 @@
 //! out_of_memory kills only if no swap is free, failures have lasted over 1 s without a gap over 5 s, were at least 10, and the last
 //! kill is 5 s ago; time is VM time ([`crate::clock`]). A kill ends the run as an outcome: the recording knows no killed process.
 //! So low memory exhausted *with* free swap never kills: requests of up to 8 pages loop for ever, the "lock-up" reported
-//! in 2004. [`LIVELOCK_ROUNDS`] is this project's definition of that state: so many reclaims in a row for one request, each
-//! through all priorities, that freed no page in any zone the request may use.
+//! in 2004. [`is_livelock`] is this project's definition of that state: for one request, reclaims in a row, each through all
+//! priorities, that freed no page in any zone the request may use, at least [`LIVELOCK_ROUNDS`] of them, over at least
+//! [`LIVELOCK_MS`] of VM time (longer than any rule above waits).
 //!
 //! Invariant: a run that ends here says for which zone and for whom.
 
@@ -18,8 +19,10 @@ use crate::swap;
 use crate::task::tasks;
 use lowmem_abi::port::ReportKind;
 
-/// Fruitless reclaims of one request, down to priority 0 each, after which the run ends as livelock. Our definition.
+/// Fruitless reclaims of one request, down to priority 0 each, before the run may end as livelock. Our definition.
 pub const LIVELOCK_ROUNDS: u32 = 32;
+/// VM time that they must have lasted, in milliseconds. Our definition.
+pub const LIVELOCK_MS: u32 = 10_000;
 /// Reclaims of one request, fruitful or not, after which the run ends as livelock all the same: pages that were freed went
 /// elsewhere each time. Our definition.
 pub const MOST_ROUNDS: u32 = 1024;
@@ -32,6 +35,44 @@ const GAP_MS: u32 = 5000;
 const FAILURES: u32 = 10;
 /// Offset of `tasks` in a task.
 const TASKS: u32 = 28;
+
+/// How a request that goes round has fared.
+#[derive(Debug, Clone, Copy)]
+pub struct Rounds {
+    /// Reclaims in all.
+    all: u32,
+    /// In a row, without a page.
+    fruitless: u32,
+    /// VM time when the fruitless ones began.
+    since_ms: u32,
+}
+
+impl Rounds {
+    /// None yet.
+    pub fn new<K: Kernel>(k: K) -> Self {
+        Self {
+            all: 0,
+            fruitless: 0,
+            since_ms: now_ms(k),
+        }
+    }
+    /// One reclaim more, which freed so many pages.
+    pub fn add<K: Kernel>(&mut self, k: K, freed: u32) {
+        self.all += 1;
+        self.fruitless += 1;
+        if freed != 0 {
+            self.fruitless = 0;
+            self.since_ms = now_ms(k);
+        }
+    }
+}
+
+/// Whether a request is to be taken for looping for ever.
+pub fn is_livelock<K: Kernel>(k: K, r: &Rounds) -> bool {
+    let fruitless =
+        r.fruitless >= LIVELOCK_ROUNDS && now_ms(k).wrapping_sub(r.since_ms) >= LIVELOCK_MS;
+    fruitless || r.all >= MOST_ROUNDS
+}
 
 /// Direct reclaim has failed at all priorities: kills, which ends the run, if the rules say so.
 #[cold]

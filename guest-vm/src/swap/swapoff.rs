@@ -15,6 +15,7 @@ use crate::io;
 use crate::kernel::Kernel;
 use crate::layout::{Mm, Page, Vma, pg};
 use crate::mm::Errno;
+use crate::mm::fault::{Access, handle_mm_fault};
 use crate::page;
 use crate::page_alloc::zone::{self, MAX_NR_ZONES};
 use crate::pgtable::{ACCESSED, DIRTY, Prot, RW, mk_pte, pte_get, pte_lookup, pte_unmap, set_pte};
@@ -99,33 +100,38 @@ fn unuse_locked<K: Kernel>(k: K, entry: SwapEntry, page: Low<Page>) -> Result<()
 }
 
 /// unuse_process: the first pte of `mm` that names the slot.
-fn unuse_mm<K: Kernel>(
-    k: K,
-    mm: Low<Mm>,
-    entry: SwapEntry,
-    page: Low<Page>,
-) -> Result<(), Errno> {
+fn unuse_mm<K: Kernel>(k: K, mm: Low<Mm>, entry: SwapEntry, page: Low<Page>) -> Result<(), Errno> {
     // Held over the search as the real call holds the list's.
     let t = tasks(k);
     let mut spare = K::Rmap::spare(k)?;
     t.mmlist_lock(k).lock(k);
     mm.page_table_lock(k).lock(k);
     let mut vma = mm.mmap(k);
-    while !vma.is_null() && !unuse_vma(k, vma, (entry, page), &mut spare) {
+    let mut found = None;
+    while !vma.is_null() && found.is_none() {
+        found = unuse_vma(k, vma, (entry, page), &mut spare).map(|addr| (vma, addr));
         vma = vma.next(k);
     }
     mm.page_table_lock(k).unlock(k);
     t.mmlist_lock(k).unlock(k);
     K::Rmap::spare_free(k, spare);
-    Ok(())
+    match found {
+        // A place from which the scheme cannot find the pte: copied now, while the page is locked and so cannot be reused.
+        Some((vma, addr)) if K::Rmap::clashes(k, page, addr) => {
+            handle_mm_fault(k, mm, vma, addr, Access::Write)?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
+/// Looks for the slot in a vma; where it was.
 fn unuse_vma<K: Kernel>(
     k: K,
     vma: Low<Vma>,
     (entry, page): (SwapEntry, Low<Page>),
     spare: &mut <K::Rmap as ReverseMap<K>>::Spare,
-) -> bool {
+) -> Option<u32> {
     let mm = vma.mm(k);
     let (mut addr, end) = (vma.start(k), vma.end(k));
     while addr < end {
@@ -144,10 +150,10 @@ fn unuse_vma<K: Kernel>(
             K::Rmap::add_anon(k, page, vma, PteAt { pte, addr }, spare);
             pte_unmap(k, pte);
             swap_free(k, entry);
-            return true;
+            return Some(addr);
         }
         pte_unmap(k, pte);
         addr = addr.wrapping_add(PAGE_SIZE);
     }
-    false
+    None
 }

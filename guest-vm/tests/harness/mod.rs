@@ -13,7 +13,7 @@
 
 use guest_vm::axes::{Axes, BuildKind, PteKind, SplitKind};
 use guest_vm::guest_struct::Layout;
-use guest_vm::kernel::{CopyDir, Flush, Half, Kernel};
+use guest_vm::kernel::{CopyDir, Flush, Half, Kernel, Planted};
 use guest_vm::layout::Frame;
 use guest_vm::ptr::{Kmapped, Low};
 use guest_vm::rmap::Scheme;
@@ -92,6 +92,7 @@ pub struct Context {
     slots: RefCell<Vec<u32>>,
     high: RefCell<HashMap<u32, Box<[u32; 1024]>>>,
     swap: RefCell<HashMap<u32, Box<[u32; 1024]>>>,
+    files: RefCell<HashMap<(u32, u32), Box<[u32; 1024]>>>,
     pub counts: RefCell<Counts>,
     pub probes: RefCell<std::collections::BTreeMap<Probe, u64>>,
     paths: RefCell<Vec<Probe>>,
@@ -100,6 +101,15 @@ pub struct Context {
     /// Every n-th trylock fails; 0: none.
     pub fail_trylock: Cell<u32>,
     trylocks: Cell<u32>,
+    /// Every n-th page allocation fails; 0: none.
+    pub fail_alloc: Cell<u32>,
+    allocs: Cell<u32>,
+    /// A bug that the kernel has.
+    pub planted: Cell<Option<Planted>>,
+    /// (file or `u32::MAX`, page or slot) of each page that reclaim freed, in order.
+    pub evictions: RefCell<Vec<(u32, u32)>>,
+    /// Milliseconds that the kernel slept.
+    pub waited_ms: Cell<u64>,
 }
 
 /// The handle: one type for all schemes and splits, so that the kernel is compiled once for each test file.
@@ -374,7 +384,17 @@ impl Kernel for Native {
             for n in 0..4 {
                 page[n as usize * 256] = file_word(t.file, t.index, n);
             }
-            self.write_page(t.pfn, &page);
+            match self.c.files.borrow().get(&(t.file, t.index)) {
+                Some(written) => self.write_page(t.pfn, written),
+                None => self.write_page(t.pfn, &page),
+            }
+        } else if t.kind == TransferKind::FileWrite as u32 {
+            let page = self.read_page(t.pfn);
+            self.c.files.borrow_mut().insert((t.file, t.index), page);
+        } else if t.kind == TransferKind::Wait as u32 {
+            self.c
+                .waited_ms
+                .set(self.c.waited_ms.get() + u64::from(t.index));
         } else if t.kind == TransferKind::SwapWrite as u32 {
             self.c
                 .swap
@@ -398,6 +418,20 @@ impl Kernel for Native {
         self.word_at(pfn, offset, None)
     }
 
+    fn evicted(self, file: u32, index: u32) {
+        self.c.evictions.borrow_mut().push((file, index));
+    }
+    fn inject_alloc_failure(self) -> bool {
+        let every = self.c.fail_alloc.get();
+        if every == 0 {
+            return false;
+        }
+        self.c.allocs.set(self.c.allocs.get() + 1);
+        self.c.allocs.get() % every == 0
+    }
+    fn planted(self, bug: Planted) -> bool {
+        self.c.planted.get() == Some(bug)
+    }
     fn inject_trylock_failure(self) -> bool {
         let every = self.c.fail_trylock.get();
         if every == 0 {
@@ -513,6 +547,7 @@ where
             slots: RefCell::new(vec![u32::MAX; slots]),
             high: RefCell::default(),
             swap: RefCell::default(),
+            files: RefCell::default(),
             counts: RefCell::default(),
             probes: RefCell::default(),
             paths: RefCell::default(),
@@ -520,6 +555,11 @@ where
             cr3: Cell::new(0),
             fail_trylock: Cell::new(0),
             trylocks: Cell::new(0),
+            fail_alloc: Cell::new(0),
+            allocs: Cell::new(0),
+            planted: Cell::new(None),
+            evictions: RefCell::default(),
+            waited_ms: Cell::new(0),
         }));
         // SAFETY: BOOT_INFO lies in low memory, and BootInfo is made of words.
         unsafe {
