@@ -108,7 +108,7 @@ pub(crate) struct AxisArgs {
     /// Locks: smp
     #[arg(long, value_delimiter = ',', value_name = "B")]
     pub(crate) build: Vec<String>,
-    /// Page reclaim: 2.6.7
+    /// Page reclaim: 2.6.7, 2.6.0, 2.6.8
     #[arg(long, value_delimiter = ',', value_name = "R")]
     pub(crate) reclaim: Vec<String>,
     /// TLB flush where page_referenced clears Accessed: off, on

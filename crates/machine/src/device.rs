@@ -30,6 +30,8 @@ pub struct Devices {
     pub swap_reads: u64,
     /// Pages written to swap.
     pub swap_writes: u64,
+    /// Milliseconds that the kernel slept.
+    pub slept_ms: u64,
 }
 
 /// A transfer that no device can carry out.
@@ -55,6 +57,10 @@ pub fn synthetic_words(file: u32, index: u32) -> impl Iterator<Item = (u32, u32)
 impl Devices {
     /// Carries out one transfer.
     pub fn transfer(&mut self, mem: &mut PhysMem, t: Transfer) -> Result<(), DeviceError> {
+        if t.kind == TransferKind::Wait as u32 {
+            self.slept_ms += u64::from(t.index);
+            return Ok(());
+        }
         let pfn = Pfn(t.pfn);
         if u64::from(t.pfn) << 12 >= mem.ram_bytes() {
             return Err(DeviceError::Frame(t.pfn));

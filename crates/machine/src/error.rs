@@ -68,6 +68,16 @@ pub enum MachineError {
     },
 }
 
+/// A request for memory in words.
+fn request(zone: u32, order: u32, owner: u32) -> String {
+    let zone = ["DMA", "NORMAL", "HIGHMEM"]
+        .get(zone as usize)
+        .copied()
+        .unwrap_or("any");
+    let owner = lowmem_abi::owner::Owner::from_u32(owner).map_or("unknown", |o| o.name());
+    format!("zone {zone}, order {order}, for {owner}")
+}
+
 /// What a report of the guest says, in words.
 pub fn describe(report: &Report) -> String {
     let Report {
@@ -82,12 +92,7 @@ pub fn describe(report: &Report) -> String {
             format!("BUG at guest-vm/src/{file}:{detail}, value {value:#x}")
         }
         Some(ReportKind::OutOfMemory) => {
-            let zone = ["DMA", "NORMAL", "HIGHMEM"]
-                .get(place as usize)
-                .copied()
-                .unwrap_or("any");
-            let owner = lowmem_abi::owner::Owner::from_u32(value).map_or("unknown", |o| o.name());
-            format!("out of memory: zone {zone}, order {detail}, for {owner}")
+            format!("out of memory: {}", request(place, detail, value))
         }
         Some(ReportKind::BadAccess) => format!(
             "user access to {value:#x} outside every mapping or without the right (error code {detail:#x})"
@@ -98,6 +103,15 @@ pub fn describe(report: &Report) -> String {
         Some(ReportKind::CallFailed) => format!(
             "call {place} failed with errno {} at {value:#x}, the recorded one succeeded",
             (detail as i32).unsigned_abs()
+        ),
+        Some(ReportKind::OomKill) => format!(
+            "out of memory: {}: kills task {}",
+            request(place, detail & 0xff, value),
+            detail >> 8
+        ),
+        Some(ReportKind::Livelock) => format!(
+            "reclaim frees nothing, and while swap is free nobody is killed: {}",
+            request(place, detail & 0xff, value)
         ),
         None => format!("unknown report {kind} ({place}, {detail}, {value:#x})"),
     }

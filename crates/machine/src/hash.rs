@@ -19,7 +19,9 @@ use guest_vm::layout::{Mapping, Mm, pg};
 use guest_vm::page_alloc::{pfn_to_page, pfn_valid};
 use guest_vm::pgtable::Pte;
 use guest_vm::ptr::Low;
+use guest_vm::swap::SwapEntry;
 use lowmem_trace::retouch::mix;
+use std::collections::BTreeSet;
 
 /// First byte of the shared window of 4G/4G, and an upper bound of user addresses on every split.
 const USER_END: u64 = 0xff00_0000;
@@ -116,8 +118,12 @@ impl Machine {
         if pte.is_file() {
             return Box::new(std::iter::empty());
         }
+        self.slot_words(SwapEntry::of_pte(pte))
+    }
+
+    /// The words of a slot: from the swap cache, or from the device.
+    fn slot_words(&self, entry: SwapEntry) -> Box<dyn Iterator<Item = (u32, u32)> + '_> {
         let k = self.k;
-        let entry = guest_vm::swap::SwapEntry::of_pte(pte);
         let cache = guest_vm::swap::swapper_space(k).page_tree(k);
         let page = guest_vm::radix_tree::lookup(k, cache, entry.0);
         if !page.is_null() {
@@ -143,6 +149,7 @@ impl Machine {
         let changed = |file: u32, index: u32, pfn: Pfn| {
             !self.mem().page_words(pfn).eq(synthetic_words(file, index))
         };
+        let mut cached = BTreeSet::new();
         let max = (self.mem().ram_bytes() >> 12) as u32;
         for pfn in 0..max {
             let page = pfn_to_page(k, pfn);
@@ -164,7 +171,24 @@ impl Machine {
             if file >= SHMEM_FILES || changed(file, index, Pfn(pfn)) {
                 fold(file, index, &mut self.mem().page_words(Pfn(pfn)));
             }
+            cached.insert((file, index));
         }
+        // Written back and evicted since.
+        for ((file, index), words) in self.host.devices.written_pages() {
+            let words = || words.iter().copied();
+            if !cached.contains(&(file, index)) && !words().eq(synthetic_words(file, index)) {
+                fold(file, index, &mut words());
+            }
+        }
+        guest_vm::check::each_file(k, |file| {
+            let id = file.id(k);
+            if id >= SHMEM_FILES {
+                guest_vm::shmem::each_entry(k, file.f_mapping(k), |index, slot| {
+                    fold(id, index, &mut self.slot_words(SwapEntry(slot)));
+                    false
+                });
+            }
+        });
         sum
     }
 }

@@ -17,8 +17,8 @@ use guest_vm::layout::Frame;
 use guest_vm::ptr::Low;
 use lowmem_abi::boot::{BootInfo, CpuStart};
 use lowmem_abi::port::{Report, ReportKind};
-use lowmem_report::Config;
-use lowmem_report::config::{Entry, FileVmas, Stack, YoungFlush};
+use lowmem_report::config::{Entry, FileVmas, Reclaim, Stack, YoungFlush};
+use lowmem_report::{Config, Outcome};
 use std::backtrace::BacktraceStatus;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -80,6 +80,23 @@ impl std::fmt::Debug for Machine {
             .field("ram_bytes", &self.config.ram_bytes)
             .finish_non_exhaustive()
     }
+}
+
+/// A page that reclaim freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// A page of a file.
+    File {
+        /// The file's id.
+        file: u32,
+        /// Its page.
+        index: u32,
+    },
+    /// A page of the swap cache: private memory, or of a shared object.
+    Swap {
+        /// Its slot.
+        slot: u32,
+    },
 }
 
 /// Parameters that differ between presets of a CPU, as the kernel needs them.
@@ -204,6 +221,11 @@ impl Machine {
         self.k
     }
 
+    /// What reclaim freed so far in native mode, in order.
+    pub fn evictions(&self) -> &[Eviction] {
+        &self.host.evictions
+    }
+
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
@@ -279,10 +301,33 @@ fn boot_info(config: &Config, image: &Image, cpu: CpuFacts) -> BootInfo {
         vfork_is_fork: 0,
         nx: u32::from(cpu.nx),
         symbols: image.symbols,
+        reclaim: match config.reclaim {
+            Reclaim::V2_6_7 => 0,
+            Reclaim::V2_6_0 => 1,
+            Reclaim::V2_6_8 => 2,
+            Reclaim::V2_4 => 3,
+        },
     }
 }
 
 /// Whether a report is the guest's end for want of memory.
 pub fn is_out_of_memory(report: &Report) -> bool {
-    report.kind == ReportKind::OutOfMemory as u32
+    want_of_memory(report).is_some()
 }
+
+/// The outcome of a run that the guest ended for want of memory; `None`: it ended for another reason.
+pub fn want_of_memory(report: &Report) -> Option<Outcome> {
+    match ReportKind::from_u32(report.kind)? {
+        ReportKind::OutOfMemory => Some(Outcome::Enomem),
+        ReportKind::CallFailed if report.detail == ENOMEM => Some(Outcome::Enomem),
+        ReportKind::OomKill => Some(Outcome::OomKill),
+        ReportKind::Livelock => Some(Outcome::Livelock),
+        ReportKind::Bug
+        | ReportKind::BadAccess
+        | ReportKind::BadResult
+        | ReportKind::CallFailed => None,
+    }
+}
+
+/// ENOMEM of i386.
+const ENOMEM: u32 = 12;

@@ -9,6 +9,7 @@
 //! Invariant: a primitive leaves the same guest memory as its instruction on the emulated CPU.
 
 use crate::device::Devices;
+use crate::machine::Eviction;
 use crate::walk;
 use emu_mmu::{Pfn, PhysAddr, PhysMem};
 use guest_vm::axes::Axes;
@@ -46,6 +47,8 @@ pub struct Host {
     pub flushes: [u64; 3],
     /// Loads of CR3.
     pub cr3_loads: u64,
+    /// What reclaim freed, in order.
+    pub evictions: Vec<Eviction>,
     /// Every n-th trylock fails; 0: none.
     pub fail_trylock_every: u32,
     trylocks: u32,
@@ -99,6 +102,7 @@ impl Host {
             paths: Vec::new(),
             flushes: [0; 3],
             cr3_loads: 0,
+            evictions: Vec::new(),
             fail_trylock_every: 0,
             trylocks: 0,
         }
@@ -120,6 +124,7 @@ impl Host {
             paths: Vec::new(),
             flushes: self.flushes,
             cr3_loads: self.cr3_loads,
+            evictions: self.evictions.clone(),
             fail_trylock_every: self.fail_trylock_every,
             trylocks: self.trylocks,
         }
@@ -487,6 +492,12 @@ impl Kernel for Native {
 
     fn frame_word(self, pfn: u32, offset: u32) -> u32 {
         self.mem().read_u32(Pfn(pfn).base().plus(u64::from(offset)))
+    fn evicted(self, file: u32, index: u32) {
+        self.host().evictions.push(if file == u32::MAX {
+            Eviction::Swap { slot: index }
+        } else {
+            Eviction::File { file, index }
+        });
     }
 
     fn inject_trylock_failure(self) -> bool {

@@ -8,7 +8,7 @@ use crate::drive_native::Stop;
 use crate::error::{MachineError, describe};
 use crate::identity::{DeadTasks, KeptMemory};
 use crate::image::{Image, ImageError};
-use crate::machine::{CpuFacts, Machine, is_out_of_memory};
+use crate::machine::{CpuFacts, Machine, want_of_memory};
 use crate::replayer::{Pause, PauseAfter, ReplayError, Replayer};
 use emu_cpu::{Engine, Via};
 use lowmem_abi::probe::Probe;
@@ -233,17 +233,17 @@ impl<'a> Run<'a> {
                 }
                 Some(Stop::Pause(Pause::Done(from, to))) => self.pause(from, to)?,
                 Some(Stop::Pause(Pause::End)) => return self.end(),
-                Some(Stop::Guest(ended)) if is_out_of_memory(&ended.report) => {
-                    return Ok(Ending {
-                        outcome: Outcome::Enomem,
-                        reason: Some(format!(
-                            "operation {operation}: {}; {}",
-                            describe(&ended.report),
-                            self.machine.memory_in_words()
-                        )),
-                    });
-                }
                 Some(Stop::Guest(ended)) => {
+                    if let Some(outcome) = want_of_memory(&ended.report) {
+                        return Ok(Ending {
+                            outcome,
+                            reason: Some(format!(
+                                "operation {operation}: {}; {}",
+                                describe(&ended.report),
+                                self.machine.memory_in_words()
+                            )),
+                        });
+                    }
                     return Err(MachineError::Guest {
                         operation,
                         reason: ended.to_string(),

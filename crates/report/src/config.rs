@@ -105,9 +105,9 @@ axis! {
         /// Linux 2.6.7.
         V2_6_7: "2.6.7", Built;
         /// Linux 2.6.0.
-        V2_6_0: "2.6.0", Planned;
+        V2_6_0: "2.6.0", Built;
         /// Linux 2.6.8.
-        V2_6_8: "2.6.8", Planned;
+        V2_6_8: "2.6.8", Built;
         /// Linux 2.4.
         V2_4: "2.4", Planned;
     }
@@ -321,6 +321,10 @@ impl Config {
         add(
             self.chain_line != base.chain_line,
             format!("line {}", self.chain_line),
+        );
+        add(
+            self.reclaim != base.reclaim,
+            format!("reclaim {}", self.reclaim),
         );
         add(self.seed != base.seed, format!("seed {}", self.seed));
         label
