@@ -409,7 +409,7 @@ proptest! {
             let page = pfn_to_page(k, pfn);
             match op {
                 0 | 1 => {
-                    radix_tree::preload(k).unwrap();
+                    radix_tree::preload(k, guest_vm::page_alloc::Gfp::Kernel).unwrap();
                     let free = radix_tree::insert(k, tree, index, page);
                     prop_assert_eq!(free, !model.contains_key(&index));
                     model.entry(index).or_insert((page.va(), [false; 2]));

@@ -5,21 +5,20 @@ mod space_model;
 mod world;
 
 use guest_vm::kernel::Kernel;
-use guest_vm::layout::{Page, Vma, vm};
+use guest_vm::layout::{Vma, vm};
 use guest_vm::mm::vma::find_vma;
 use guest_vm::mm::{self, shm};
-use guest_vm::page_alloc::{Gfp, alloc_pages, free_pages};
+use guest_vm::page_alloc::Gfp;
 use guest_vm::ptr::Low;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::rmap::pte_chain::PteChains;
-use guest_vm::slab::{self, CacheId};
+use guest_vm::slab::{self, CacheId, kmem_cache_alloc};
 use guest_vm::task;
 use harness::{Access, Direct, Split};
 use lowmem_abi::boot::{VECTOR_RESCHED, VECTOR_TICK};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
-use lowmem_abi::owner::Owner;
 use lowmem_abi::port::file_word;
 use lowmem_abi::probe::Probe;
 use space_model::PAGE;
@@ -675,13 +674,18 @@ fn results_are_not_expected_unless_recorded() {
     w.clean();
 }
 
-/// Takes every page a GFP_KERNEL request can have.
-fn exhaust<S: Scheme, A: Access>(w: &World<S, A>) -> Vec<Low<Page>> {
-    let mut taken = vec![];
-    while let Ok(page) = alloc_pages(w.h.k, Gfp::Kernel, 0, Owner::Kmalloc) {
-        taken.push(page);
+/// From here on so many page allocations succeed (a GFP_KERNEL request of one page would rather reclaim for ever).
+fn allow<S: Scheme, A: Access>(w: &World<S, A>, pages: Option<u32>) {
+    w.h.context().alloc_budget.set(pages);
+}
+
+/// Empties the slab arrays and free slabs that fork could live on.
+fn use_up_slabs<S: Scheme, A: Access>(w: &World<S, A>) {
+    allow(w, Some(0));
+    for id in CacheId::ALL {
+        while kmem_cache_alloc::<_, u32>(w.h.k, *id, Gfp::Kernel).is_ok() {}
     }
-    taken
+    allow(w, None);
 }
 
 fn fork_with_few_pages<S: Scheme, A: Access>() {
@@ -698,13 +702,16 @@ fn fork_with_few_pages<S: Scheme, A: Access>() {
         w.h.touch(va(at), true);
     }
     w.h.touch(va(17), false);
+    use_up_slabs(&w);
     let before = in_use(k);
     let committed = task::tasks(k).committed(k);
-    let mut held = exhaust(&w);
     w.h.mailbox().child = 2;
     let (mut failed, mut result) = (0, ENOMEM);
     while result == ENOMEM {
+        // One page more at each try.
+        allow(&w, Some(failed));
         result = w.call(call::FORK, &[]);
+        allow(&w, None);
         w.clean();
         if result == ENOMEM {
             failed += 1;
@@ -718,8 +725,6 @@ fn fork_with_few_pages<S: Scheme, A: Access>() {
             let mut now = in_use(k);
             now.retain(|what, n| before.get(what) != Some(n) && *what != "stacks");
             assert!(now.is_empty(), "left by a failed fork: {now:?}");
-            // One page more for the next try.
-            free_pages(k, held.pop().expect("fork needs less than all memory"), 0);
         }
     }
     assert_eq!(result, 2);
@@ -747,12 +752,10 @@ fn move_without_memory<S: Scheme>() {
     w.unmap(508, 1);
     let total = w.mm().total_vm(k);
     let committed = task::tasks(k).committed(k);
-    let held = exhaust(&w);
+    allow(&w, Some(0));
     let args = [va(0), 8 * PAGE, 8 * PAGE, 3, va(508)];
     assert_eq!(w.call(call::MREMAP, &args), ENOMEM);
-    for page in held {
-        free_pages(k, page, 0);
-    }
+    allow(&w, None);
     assert_eq!(w.layout(), vec![(0, 8)]);
     w.clean();
     assert_eq!(

@@ -104,6 +104,8 @@ pub struct Context {
     /// Every n-th page allocation fails; 0: none.
     pub fail_alloc: Cell<u32>,
     allocs: Cell<u32>,
+    /// So many page allocations succeed, then all fail.
+    pub alloc_budget: Cell<Option<u32>>,
     /// A bug that the kernel has.
     pub planted: Cell<Option<Planted>>,
     /// (file or `u32::MAX`, page or slot) of each page that reclaim freed, in order.
@@ -422,6 +424,10 @@ impl Kernel for Native {
         self.c.evictions.borrow_mut().push((file, index));
     }
     fn inject_alloc_failure(self) -> bool {
+        if let Some(left) = self.c.alloc_budget.get() {
+            self.c.alloc_budget.set(Some(left.saturating_sub(1)));
+            return left == 0;
+        }
         let every = self.c.fail_alloc.get();
         if every == 0 {
             return false;
@@ -557,6 +563,7 @@ where
             trylocks: Cell::new(0),
             fail_alloc: Cell::new(0),
             allocs: Cell::new(0),
+            alloc_budget: Cell::new(None),
             planted: Cell::new(None),
             evictions: RefCell::default(),
             waited_ms: Cell::new(0),
