@@ -683,6 +683,10 @@ fn allow<S: Scheme, A: Access>(w: &World<S, A>, pages: Option<u32>) {
 fn use_up_slabs<S: Scheme, A: Access>(w: &World<S, A>) {
     allow(w, Some(0));
     for id in CacheId::ALL {
+        // A scheme does not create the caches of others.
+        if slab::cache(w.h.k, *id).num(w.h.k) == 0 {
+            continue;
+        }
         while kmem_cache_alloc::<_, u32>(w.h.k, *id, Gfp::Kernel).is_ok() {}
     }
     allow(w, None);

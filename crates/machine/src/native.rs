@@ -492,6 +492,8 @@ impl Kernel for Native {
 
     fn frame_word(self, pfn: u32, offset: u32) -> u32 {
         self.mem().read_u32(Pfn(pfn).base().plus(u64::from(offset)))
+    }
+
     fn evicted(self, file: u32, index: u32) {
         self.host().evictions.push(if file == u32::MAX {
             Eviction::Swap { slot: index }
