@@ -4,6 +4,7 @@
 //!
 //! Invariant: every option of the design is here, built or not.
 
+use crate::generate_command::GenerateArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -266,9 +267,11 @@ pub(crate) enum TraceCommand {
     /// Verify every byte and every operation of a trace
     #[command(after_help = "Example:\n  lowmem trace check traces/pygrow1.lmt")]
     Check(FileArgs),
-    /// Make a trace of a described workload (not yet)
-    #[command(after_help = "Example:\n  lowmem trace generate --processes 100")]
-    Generate(Later),
+    /// Make a trace of a described workload
+    #[command(
+        after_help = "Example:\n  lowmem trace generate worst-case --tasks 50 --vmas 50 -o worst.lmt"
+    )]
+    Generate(GenerateArgs),
     /// Rewrite a trace in the current format (not yet)
     #[command(after_help = "Example:\n  lowmem trace upgrade old.lmt")]
     Upgrade(Later),

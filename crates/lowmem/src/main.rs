@@ -11,7 +11,7 @@
 //! | [`session`] | running configurations, in parallel, until done or interrupted |
 //! | [`progress`] | progress bars and Ctrl-C |
 //! | [`workload`] | the built-in trace |
-//! | [`compare`], [`trace_command`], [`presets`] | the subcommands |
+//! | [`compare`], [`trace_command`], [`generate_command`], [`presets`] | the subcommands |
 //! | [`failure`] | errors and their exit codes |
 //! | [`output`] | writing to stdout |
 //!
@@ -22,6 +22,7 @@ mod cli;
 mod compare;
 mod echo;
 mod failure;
+mod generate_command;
 mod output;
 mod presets;
 mod progress;

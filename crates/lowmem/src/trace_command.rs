@@ -6,7 +6,7 @@ use crate::cli::{ImportArgs, InfoArgs, TraceArgs, TraceCommand, ViewArgs};
 use crate::failure::Failure;
 use crate::output::Reader;
 use crate::progress::{Board, Interrupt};
-use crate::{output, workload};
+use crate::{generate_command, output, workload};
 use lowmem_report::Progress;
 use lowmem_report::table::grouped;
 use lowmem_trace::Info;
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
                 grouped(found.operations)
             ))?;
         }
-        TraceCommand::Generate(_) => return Err(Failure::NotYet("trace generate".to_owned())),
+        TraceCommand::Generate(args) => generate_command::run(args)?,
         TraceCommand::Upgrade(_) => return Err(Failure::NotYet("trace upgrade".to_owned())),
     }
     Ok(ExitCode::SUCCESS)

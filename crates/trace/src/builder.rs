@@ -31,6 +31,7 @@ pub struct TraceBuilder {
     model: Model,
     ops: Vec<Op>,
     program: FileId,
+    unmapped_base: u32,
 }
 
 impl TraceBuilder {
@@ -44,9 +45,15 @@ impl TraceBuilder {
             model,
             ops: Vec::new(),
             program: FileId(0),
+            unmapped_base: TASK_UNMAPPED_BASE,
         };
         builder.program = builder.file("/bin/program", 64);
         builder
+    }
+
+    /// Lets the search for free addresses begin elsewhere (mapped_base of the vendor kernels of the time).
+    pub fn set_unmapped_base(&mut self, base: u32) {
+        self.unmapped_base = base;
     }
 
     /// Adds a file of that many pages.
@@ -241,7 +248,7 @@ impl OnTask<'_> {
             .expect("the task has an address space");
         let len = page_up(u64::from(len));
         mm.space
-            .gap(u64::from(TASK_UNMAPPED_BASE), len, USER_END)
+            .gap(u64::from(self.builder.unmapped_base), len, USER_END)
             .expect("a builder program maps no more than 2 GiB") as u32
     }
 

@@ -10,13 +10,15 @@
 //! Map: [`op`] the operations · [`header`] the tables they refer to · [`trace`] an opened trace and its stream ·
 //! [`format`](mod@format) the `.lmt` file · [`import`] recordings to traces · [`schedule`] two CPUs to one ·
 //! [`space`] mappings of one address space · [`model`] the plain model that checks a trace and finds its peak ·
-//! [`builder`] traces made by a program · [`assumptions`] and [`retouch`] what replay adds ·
+//! [`builder`] traces made by a program ·
+//! [`generate`](mod@generate) synthetic loads · [`assumptions`] and [`retouch`] what replay adds ·
 //! [`reduce`] every reference to first touches.
 
 pub mod assumptions;
 pub mod builder;
 pub mod error;
 pub mod format;
+pub mod generate;
 pub mod header;
 pub mod import;
 pub mod model;

@@ -1,0 +1,163 @@
+//! Every load, small: valid, as long as estimated, the same for the same seed.
+
+use super::build::Compile;
+use super::pressure::{MremapFork, Order, SwapStorm};
+use super::server::{Prefork, SharedSegment};
+use super::vmas::{Areas, ManyVmas, WorstCase};
+use super::*;
+
+fn small() -> Vec<Box<dyn Workload>> {
+    let many = |areas| ManyVmas {
+        areas,
+        count: 20,
+        pages: 4,
+        processes: 2,
+    };
+    vec![
+        Box::new(SharedSegment {
+            processes: 4,
+            segment_pages: 200,
+            private_pages: 10,
+            vmas: 6,
+            transactions: 3,
+            ..SharedSegment::default()
+        }),
+        Box::new(Prefork {
+            children: 5,
+            parent_pages: 30,
+            vmas: 6,
+            requests: 60,
+            per_child: 7,
+            ..Prefork::default()
+        }),
+        Box::new(Compile {
+            files: 5,
+            jobs: 2,
+            cc1_pages: 90,
+            vmas: 4,
+        }),
+        Box::new(WorstCase {
+            tasks: 5,
+            vmas: 4,
+            window_pages: 10,
+            touched_pages: 2,
+            sharers: 3,
+        }),
+        Box::new(many(Areas::Guards)),
+        Box::new(many(Areas::Stacks)),
+        Box::new(many(Areas::Windows)),
+        Box::new(many(Areas::Nonlinear)),
+        Box::new(many(Areas::Locked)),
+        Box::new(SwapStorm {
+            pages: 50,
+            slice: 8,
+            order: Order::Zipf,
+            ..SwapStorm::default()
+        }),
+        Box::new(MremapFork {
+            segments: 3,
+            pages: 20,
+            children: 3,
+            steps: 30,
+        }),
+    ]
+}
+
+#[test]
+fn every_load_is_valid_and_as_long_as_estimated() {
+    for load in small() {
+        let trace = generate(&*load, 1).unwrap();
+        assert_eq!(
+            trace.check(|_| {}).unwrap(),
+            *trace.summary(),
+            "{}",
+            load.name()
+        );
+        let (length, estimate) = (trace.len(), load.operations());
+        assert!(
+            length < estimate * 3 + 500 && estimate < length * 3 + 500,
+            "{}: {length} operations, estimated {estimate}",
+            load.name()
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_operations_and_another_one_others() {
+    for load in small() {
+        let ops = |seed| generate(&*load, seed).unwrap().ops().collect::<Vec<_>>();
+        assert!(ops(1) == ops(1), "{}", load.name());
+    }
+    let load = SwapStorm {
+        pages: 50,
+        order: Order::Zipf,
+        ..SwapStorm::default()
+    };
+    let ops = |seed| generate(&load, seed).unwrap().ops().collect::<Vec<_>>();
+    assert!(ops(1) != ops(2));
+}
+
+#[test]
+fn the_worst_case_has_as_many_vmas_as_it_says() {
+    let load = WorstCase {
+        tasks: 3,
+        vmas: 7,
+        window_pages: 5,
+        touched_pages: 1,
+        sharers: 2,
+    };
+    let trace = generate(&load, 1).unwrap();
+    let maps = trace
+        .ops()
+        .filter(|op| matches!(op, crate::Op::Call(c) if matches!(**c, crate::Call::Mmap { .. })));
+    assert_eq!(maps.count(), 21);
+    assert_eq!(trace.summary().touches, 14);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let load = SharedSegment {
+        segment_pages: 800_000,
+        ..SharedSegment::default()
+    };
+    let e = generate(&load, 1).unwrap_err().to_string();
+    assert!(e.contains("pages of address space"), "{e}");
+    let load = SharedSegment {
+        processes: 10_000,
+        segment_pages: 500_000,
+        touched: 1000,
+        ..SharedSegment::default()
+    };
+    let e = generate(&load, 1).unwrap_err().to_string();
+    assert!(e.contains("at most 100000000"), "{e}");
+    let load = WorstCase {
+        sharers: 101,
+        ..WorstCase::default()
+    };
+    assert_eq!(
+        generate(&load, 1).unwrap_err().to_string(),
+        "sharers 101: must be at most the tasks"
+    );
+}
+
+#[test]
+fn zipf_favours_low_ranks_as_its_law_says() {
+    let (zipf, mut draw) = (Zipf::new(100), Draw::new(7, 0));
+    let mut count = [0u32; 100];
+    for _ in 0..100_000 {
+        count[zipf.draw(&mut draw) as usize] += 1;
+    }
+    // Rank 1 has 1/H(100) = 19.3 %, rank 10 a tenth of that.
+    assert!((18_500..20_100).contains(&count[0]), "{}", count[0]);
+    assert!((1_700..2_200).contains(&count[9]), "{}", count[9]);
+}
+
+#[test]
+fn scatter_is_a_permutation() {
+    for n in [1, 2, 10, 97, 4096] {
+        let scatter = Scatter::new(n, &mut Draw::new(3, n));
+        let mut seen: Vec<u32> = (0..n).map(|i| scatter.at(i)).collect();
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(0..n), "{n}");
+    }
+}
