@@ -4,7 +4,7 @@
 //! that they did not.
 
 use crate::config::Split;
-use crate::measurement::{Outcome, Owner};
+use crate::measurement::{Mode, Outcome, Owner};
 use crate::result::{Document, Row, UserWork};
 use crate::table::{grouped, size, tenths};
 
@@ -28,6 +28,10 @@ pub fn sentences(document: &Document, labels: &[String]) -> Vec<String> {
 }
 
 fn splits(document: &Document, labels: &[String], out: &mut Vec<String>) {
+    if document.mode == Mode::Native {
+        // Nothing was counted.
+        return;
+    }
     for e in &document.splits {
         let (lines, total) = e.run.tenths_per_entry();
         let largest = lines.iter().max_by_key(|(_, n)| *n);

@@ -392,6 +392,12 @@ impl OnTask<'_> {
         })
     }
 
+    /// Creates a segment, or finds it.
+    pub fn shmget(&mut self, segment: SegmentId) -> &mut Self {
+        let len = self.builder.header.segments[segment.0 as usize].bytes;
+        self.op(Call::Shmget { segment, len })
+    }
+
     /// Attaches a segment; returns its address.
     pub fn shmat(&mut self, segment: SegmentId) -> u32 {
         let len = self.builder.header.segments[segment.0 as usize].bytes;

@@ -106,7 +106,7 @@ impl Workload for SharedSegment {
         let files = library_files(t, self.vmas);
         let segment = t.segment(self.segment_pages * PAGE_SIZE);
         let listener = t.spawn();
-        let base = t.on(listener).shmat(segment);
+        let base = t.on(listener).shmget(segment).shmat(segment);
         let blocks = self.segment_pages / 2;
         let zipf = Zipf::new(blocks);
         let scatter = Scatter::new(blocks, &mut Draw::new(seed, 0));
