@@ -49,11 +49,12 @@ fn entry() -> impl Strategy<Value = u64> {
         1 => Just(P | W | U | 1 << 45),
         1 => Just(W | U),
     ];
-    (frame, flags, any::<bool>()).prop_map(|(frame, flags, aligned)| {
-        let base = if flags & PS != 0 && aligned {
-            (frame & 1) << 22
-        } else {
-            frame << 12
+    (frame, flags, 0..4).prop_map(|(frame, flags, how)| {
+        let base = match how {
+            _ if flags & PS == 0 => frame << 12,
+            0 => frame << 12,
+            1 => 1 << 21,
+            _ => (frame & 1) << 22,
         };
         base | flags
     })
@@ -102,6 +103,8 @@ enum Op {
     /// The entry that maps this address now, or the one above it.
     Change(VirtAddr, Level, u64),
     Invlpg(VirtAddr),
+    /// The region of this address becomes another large page; invlpg of some address in it.
+    Remap(VirtAddr, u64, VirtAddr),
     Cr3(usize),
     Cr4(u32),
     Cr0(u32),
@@ -127,6 +130,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (place(), entry()).prop_map(|(p, e)| Op::Entry(p, e)),
         6 => (address(), level, entry()).prop_map(|(a, l, e)| Op::Change(a, l, e)),
         4 => address().prop_map(Op::Invlpg),
+        2 => (address(), 0u64..2, address()).prop_map(|(a, f, b)| Op::Remap(a, f, b)),
         5 => (0usize..4).prop_map(Op::Cr3),
         1 => prop_oneof![Just(CR4_PGE), Just(CR4_PSE), Just(CR4_PAE)].prop_map(Op::Cr4),
         1 => prop_oneof![4 => Just(CR0_WP), 1 => Just(1u32 << 31), 1 => Just(1u32 << 30), 1 => Just(1)].prop_map(Op::Cr0),
@@ -290,6 +294,17 @@ impl Pair {
             Op::Invlpg(va) => {
                 self.mmu.invlpg(va);
                 self.oracle.invlpg(&self.mmu, va);
+            }
+            Op::Remap(va, frame, other) => {
+                let large = frame << 22 | P | W | U | PS | A;
+                self.apply(Op::Change(va, Level::Directory, large))?;
+                let pair = if self.oracle.mode() == Mode::Pae {
+                    0
+                } else {
+                    1 << 21
+                };
+                let inside = 0x1F_F000 | pair;
+                self.apply(Op::Invlpg(VirtAddr(va.0 & !inside | other.0 & inside)))?;
             }
             Op::Cr3(root) => self.cr3(ROOTS[root])?,
             Op::Cr4(bits) => self.controls(self.oracle.cr0, self.oracle.cr4 ^ bits)?,
