@@ -55,6 +55,13 @@ impl std::fmt::Debug for Translator {
     }
 }
 
+/// True if these bytes are the beginning of an instruction only.
+fn is_incomplete(bytes: &[u8], size: CodeSize) -> bool {
+    let mut decoder = Decoder::with_ip(size as u32, bytes, 0, OPTIONS);
+    let _ = decoder.decode();
+    decoder.last_error() == DecoderError::NoMoreBytes
+}
+
 impl Translator {
     pub(crate) fn new() -> Self {
         Self {
@@ -72,6 +79,11 @@ impl Translator {
             // Fifteen bytes and still not complete: too long, #GP(0).
             DecoderError::NoMoreBytes => return Decoded::Op(bare(MAX_LEN, system::too_long)),
             DecoderError::None => {}
+            // The decoder calls that invalid, too. Such an instruction begins with a prefix; without it, it is just
+            // not complete.
+            _ if i.len() == MAX_LEN && is_incomplete(&bytes[1..], size) => {
+                return Decoded::Op(bare(MAX_LEN, system::too_long));
+            }
             _ => return Decoded::Op(bare(i.len().max(1), system::undefined)),
         }
         let op = form(i.mnemonic())
