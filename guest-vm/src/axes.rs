@@ -21,6 +21,12 @@ pub enum MapKind {
     PteChainDl,
     /// [`crate::rmap::objrmap`].
     Objrmap,
+    /// [`crate::rmap::anon_vma_rfc`].
+    AnonVmaRfc,
+    /// [`crate::rmap::swap_out`].
+    SwapOut,
+    /// [`crate::rmap::anon_vma_chain`].
+    AnonVmaChain,
 }
 
 /// How the 4 GB of linear addresses are divided between user and kernel.
@@ -101,6 +107,12 @@ impl Axes {
                 MapKind::PteChainDl
             } else if cfg!(feature = "objrmap") {
                 MapKind::Objrmap
+            } else if cfg!(feature = "anon_vma_rfc") {
+                MapKind::AnonVmaRfc
+            } else if cfg!(feature = "swap_out") {
+                MapKind::SwapOut
+            } else if cfg!(feature = "anon_vma_chain") {
+                MapKind::AnonVmaChain
             } else {
                 MapKind::AnonVma
             },

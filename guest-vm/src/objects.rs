@@ -7,7 +7,7 @@ use crate::file;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
 use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
-use crate::layout::{File, Mapping, Page, pg};
+use crate::layout::{File, Mapping, Mm, Page, pg};
 use crate::lru;
 use crate::page_alloc::{self, Gfp};
 use crate::ptr::Low;
@@ -35,6 +35,8 @@ guest_struct! {
     at 20 => part files_lock: SpinLock;
     /// CPUs of this boot: one of them means mmu_gather's fast mode.
     at 24 => word cpus, set_cpus: u32;
+    /// swap_out's cursor: the mm it works on (init_mm's place before the first).
+    at 60 => word swap_mm, set_swap_mm: Low<Mm>;
     at 64 => part swapper_space: Mapping;
     at 192 => part swap: SwapInfo;
     /// Heads of the file table's hash chains.
@@ -64,6 +66,7 @@ pub fn init<K: Kernel>(k: K) -> Result<(), Oom> {
     o.set_young_flush(k, boot_word(k, offset_of!(BootInfo, young_flush)));
     o.set_cpus(k, boot_word(k, offset_of!(BootInfo, cpus)));
     o.set_anonymous_objects(k, 0);
+    o.set_swap_mm(k, Low::NULL);
     o.files_lock(k).init(k);
     let mut i = 0;
     while i < 1024 {

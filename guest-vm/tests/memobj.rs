@@ -8,11 +8,14 @@ mod workload;
 use guest_vm::check;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
+use guest_vm::rmap::anon_vma_chain::AnonVmaChain;
+use guest_vm::rmap::anon_vma_rfc::AnonVmaRfc;
 use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::objrmap::Hybrid;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::rmap::pte_chain_dl::DoubleChains;
 use guest_vm::rmap::pte_chain_v1::SingleChains;
+use guest_vm::rmap::swap_out::SwapOut;
 use harness::Access;
 use harness::Harness;
 use harness::{Direct, DirectHigh, Split, SplitHigh};
@@ -118,4 +121,44 @@ matrix! {
     pte_chain_v1: SingleChains, [128, 128, 128];
     pte_chain_dl: DoubleChains, [128, 128, 128];
     objrmap: Hybrid, [64, 128, 32];
+    anon_vma_rfc: AnonVmaRfc, [128, 128, 128];
+    swap_out: SwapOut, [128, 128, 128];
+    anon_vma_chain: AnonVmaChain, [128, 128, 128];
+}
+
+/// anon_vma_chain with the rule of 2015.
+fn reusing<U: Access>(file_vmas: u32) -> BootInfo {
+    BootInfo {
+        anon_vma_reuse: 1,
+        ..info::<U>(file_vmas, 128)
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(20))]
+    #[test]
+    fn anon_vma_chain_reusing_prio_tree_4g4g(ops in prop::collection::vec(op(), 1..180)) {
+        history::<AnonVmaChain, Split>(reusing::<Split>(1), &ops);
+    }
+    #[test]
+    fn anon_vma_chain_reusing_list_3g1g(ops in prop::collection::vec(op(), 1..180)) {
+        history::<AnonVmaChain, Direct>(reusing::<Direct>(0), &ops);
+    }
+}
+
+// Page tables in highmem, for the schemes that walk them on occasions of their own.
+proptest! {
+    #![proptest_config(cases(4))]
+    #[test]
+    fn anonmm_with_highpte(ops in prop::collection::vec(op(), 1..60)) {
+        history::<AnonmmMap, DirectHigh>(BootInfo { ram_frames: 1000 << 8, ..info::<DirectHigh>(1, 128) }, &ops);
+    }
+    #[test]
+    fn anon_vma_rfc_with_highpte(ops in prop::collection::vec(op(), 1..60)) {
+        history::<AnonVmaRfc, DirectHigh>(BootInfo { ram_frames: 1000 << 8, ..info::<DirectHigh>(1, 128) }, &ops);
+    }
+    #[test]
+    fn swap_out_with_highpte(ops in prop::collection::vec(op(), 1..60)) {
+        history::<SwapOut, DirectHigh>(BootInfo { ram_frames: 1000 << 8, ..info::<DirectHigh>(1, 128) }, &ops);
+    }
 }

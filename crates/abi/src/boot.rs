@@ -36,6 +36,8 @@ pub struct BootInfo {
     pub symbols: Symbols,
     /// Whose reclaim: 0 2.6.7, 1 2.6.0, 2 2.6.8, 3 2.4.
     pub reclaim: u32,
+    /// anon_vma_chain: 1: fork may reuse an ancestor's anon_vma (the rule of 2015).
+    pub anon_vma_reuse: u32,
 }
 
 impl BootInfo {

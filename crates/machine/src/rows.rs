@@ -24,6 +24,9 @@ pub fn axes_of(config: &Config) -> Result<Axes, String> {
             Rmap::PteChainV1 => MapKind::PteChainV1,
             Rmap::PteChainDl => MapKind::PteChainDl,
             Rmap::Objrmap => MapKind::Objrmap,
+            Rmap::AnonVmaRfc => MapKind::AnonVmaRfc,
+            Rmap::SwapOut => MapKind::SwapOut,
+            Rmap::AnonVmaChain => MapKind::AnonVmaChain,
             other => return Err(format!("rmap {other}: not yet")),
         },
         split: match config.split {

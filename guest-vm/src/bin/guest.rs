@@ -28,12 +28,21 @@ type Map = guest_vm::rmap::pte_chain_v1::SingleChains;
 type Map = guest_vm::rmap::pte_chain_dl::DoubleChains;
 #[cfg(feature = "objrmap")]
 type Map = guest_vm::rmap::objrmap::Hybrid;
+#[cfg(feature = "anon_vma_rfc")]
+type Map = guest_vm::rmap::anon_vma_rfc::AnonVmaRfc;
+#[cfg(feature = "swap_out")]
+type Map = guest_vm::rmap::swap_out::SwapOut;
+#[cfg(feature = "anon_vma_chain")]
+type Map = guest_vm::rmap::anon_vma_chain::AnonVmaChain;
 #[cfg(not(any(
     feature = "pte_chain",
     feature = "anonmm",
     feature = "pte_chain_v1",
     feature = "pte_chain_dl",
-    feature = "objrmap"
+    feature = "objrmap",
+    feature = "anon_vma_rfc",
+    feature = "swap_out",
+    feature = "anon_vma_chain"
 )))]
 type Map = guest_vm::rmap::anon_vma::AnonVmaMap;
 

@@ -506,13 +506,18 @@ fn do_swap_page<K: Kernel>(k: K, at: At, pte: Pte, access: Access) -> Result<Ser
     at.rss_inc(k);
     let mut new = mk_pte(k, page, at.prot(k));
     let mut write = access.writes();
+    let mut alone = false;
     if write && swap::can_share_swap_page(k, page) {
         new = at.maybe_write(k, new.with(DIRTY));
         write = false;
+        alone = true;
     }
     page::unlock_page(k, page);
     set_pte(k, at.pte, new);
     K::Rmap::add_anon(k, page, at.vma, at.pte_at(), &mut spare);
+    if alone {
+        K::Rmap::reused(k, page, at.vma);
+    }
     if write || K::Rmap::clashes(k, page, at.addr) {
         K::Rmap::spare_free(k, spare);
         do_wp_page(k, at, new)?;

@@ -51,7 +51,7 @@ impl super::Scheme for AnonVmaMap {
 }
 
 #[inline(always)]
-fn part(vma: Low<Vma>) -> Low<VmaPart> {
+pub(super) fn part(vma: Low<Vma>) -> Low<VmaPart> {
     vma.rmap_fields()
 }
 
@@ -69,7 +69,7 @@ pub fn vma_of_node(node: Low<ListHead>) -> Low<Vma> {
 
 /// __anon_vma_link: to the head of the list; the lock is held.
 #[inline(always)]
-fn link<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
+pub(super) fn link<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
     part(vma).node(k).add_to(k, anon_vma.head(k));
 }
 
@@ -413,51 +413,68 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         if !anon {
             return check_file_page(k, page, ptes);
         }
-        let anon_vma: Low<AnonVma> = Low::new(page.mapping(k));
-        if !anon_vma.lock(k).is_free(k) {
-            return Err(("anon_vma lock taken", anon_vma.va()));
-        }
-        let mut places = Vec::new();
-        let head = anon_vma.head(k);
-        let mut at = head.next(k);
-        while at != head {
-            let vma = vma_of_node(at);
-            if let Some(addr) = object::vma_address(k, page, vma) {
-                places.push((vma.mm(k).va(), addr));
-            }
-            at = at.next(k);
-        }
-        once_each(places, ptes)
-            .map_err(|m| ("pte not in exactly one vma of the anon_vma", m.addr))?;
-        Ok(())
+        check_anon_page(k, page, ptes)
     }
 
     #[cfg(not(target_os = "none"))]
     fn check_vma(k: K, vma: Low<Vma>) -> Result<(), &'static str> {
-        let anon_vma = of_vma(k, vma);
-        if anon_vma.is_null() {
-            return Ok(());
+        check_listed(k, vma, of_vma(k, vma))
+    }
+}
+
+/// Every pte of an anonymous page lies in exactly one vma on its anon_vma's list.
+#[cfg(not(target_os = "none"))]
+pub(super) fn check_anon_page<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    ptes: &[crate::check::Mapper],
+) -> Result<(), (&'static str, u32)> {
+    let anon_vma: Low<AnonVma> = Low::new(page.mapping(k));
+    if !anon_vma.lock(k).is_free(k) {
+        return Err(("anon_vma lock taken", anon_vma.va()));
+    }
+    let mut places = Vec::new();
+    let head = anon_vma.head(k);
+    let mut at = head.next(k);
+    while at != head {
+        let vma = vma_of_node(at);
+        if let Some(addr) = object::vma_address(k, page, vma) {
+            places.push((vma.mm(k).va(), addr));
         }
-        let head = anon_vma.head(k);
-        let mut at = head.next(k);
-        let mut hits = 0;
-        while at != head {
-            if at.next(k).prev(k) != at {
-                return Err("broken links of an anon_vma's list");
-            }
-            hits += (vma_of_node(at) == vma) as u32;
-            at = at.next(k);
+        at = at.next(k);
+    }
+    once_each(places, ptes).map_err(|m| ("pte not in exactly one vma of the anon_vma", m.addr))
+}
+
+/// A vma is exactly once on the list of its anon_vma, if it has one.
+#[cfg(not(target_os = "none"))]
+pub(super) fn check_listed<K: Kernel>(
+    k: K,
+    vma: Low<Vma>,
+    anon_vma: Low<AnonVma>,
+) -> Result<(), &'static str> {
+    if anon_vma.is_null() {
+        return Ok(());
+    }
+    let head = anon_vma.head(k);
+    let mut at = head.next(k);
+    let mut hits = 0;
+    while at != head {
+        if at.next(k).prev(k) != at {
+            return Err("broken links of an anon_vma's list");
         }
-        if hits == 1 {
-            Ok(())
-        } else {
-            Err("vma not exactly once on its anon_vma's list")
-        }
+        hits += (vma_of_node(at) == vma) as u32;
+        at = at.next(k);
+    }
+    if hits == 1 {
+        Ok(())
+    } else {
+        Err("vma not exactly once on its anon_vma's list")
     }
 }
 
 /// page_referenced_anon: all vmas of the anon_vma until every mapping was seen.
-fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+pub(super) fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     let anon_vma: Low<AnonVma> = Low::new(page.mapping(k));
     let mut left = page.rmap(k);
     let mut referenced = 0;
@@ -476,7 +493,7 @@ fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
 }
 
 /// try_to_unmap_anon.
-fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
+pub(super) fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     let anon_vma: Low<AnonVma> = Low::new(page.mapping(k));
     let mut result = Unmap::Again;
     anon_vma.lock(k).lock(k);

@@ -271,8 +271,6 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
     fn mm_bytes(_: K) -> u32 {
         4
     }
-    type Spare = ();
-
     #[inline(always)]
     fn cache_bytes(_: K, id: CacheId) -> Option<u32> {
         match id {
@@ -280,23 +278,7 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
             _ => None,
         }
     }
-    fn boot(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn spare(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn spare_atomic(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn spare_free(_: K, (): ()) {}
-    #[inline(always)]
-    fn spare_used(_: K, (): &()) -> bool {
-        false
-    }
+    counts_only!(K);
 
     #[inline(always)]
     fn vma_init(_: K, _: Low<Vma>) {}
@@ -346,11 +328,6 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         put(k, anonmm);
     }
 
-    #[inline(always)]
-    fn pte_page_init(_: K, _: Low<Page>, _: Low<Mm>, _: u32) {}
-    #[inline(always)]
-    fn pte_page_exit(_: K, _: Low<Page>) {}
-
     fn add_anon(k: K, page: Low<Page>, vma: Low<Vma>, at: PteAt, (): &mut ()) {
         page::map_lock(k, page);
         let count = page.rmap(k);
@@ -386,9 +363,6 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         }
         page::map_unlock(k, page);
     }
-
-    #[inline(always)]
-    fn moved(_: K, _: Low<Page>, _: PteAt, _: PteAt, (): &mut ()) {}
 
     /// can_move: the only mapping takes its index along.
     fn moving(k: K, from: Kmapped, _: Low<Vma>, addr: u32) -> Move {

@@ -6,7 +6,8 @@
 //! Invariant: nothing is decided here; each function calls the same function of the scheme that the axes name.
 
 use super::{Adjust, Move, PteAt, ReverseMap, Spare, Unmap};
-use super::{anon_vma, anonmm, objrmap, pte_chain, pte_chain_dl, pte_chain_v1};
+use super::{anon_vma, anon_vma_chain, anon_vma_rfc, anonmm};
+use super::{objrmap, pte_chain, pte_chain_dl, pte_chain_v1, swap_out};
 use crate::axes::MapKind;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Page, Vma};
@@ -41,6 +42,9 @@ macro_rules! for_scheme {
             PteChainV1: pte_chain_v1::SingleChains,
             PteChainDl: pte_chain_dl::DoubleChains,
             Objrmap: objrmap::Hybrid,
+            AnonVmaRfc: anon_vma_rfc::AnonVmaRfc,
+            SwapOut: swap_out::SwapOut,
+            AnonVmaChain: anon_vma_chain::AnonVmaChain,
         )
     };
     (@ $k:expr, $Map:ident => $body:expr; $($Kind:ident: $Type:ty,)*) => {

@@ -6,7 +6,41 @@
 //!
 //! Invariant: after every operation, what a scheme finds for a page equals what a scan of all page tables finds.
 
+/// The parts of [`ReverseMap`] that are empty for every scheme without memory taken in advance and without notes on page-table
+/// pages.
+macro_rules! counts_only {
+    ($K:ident) => {
+        type Spare = ();
+        #[inline(always)]
+        fn spare(_: $K) -> Result<(), Oom> {
+            Ok(())
+        }
+        #[inline(always)]
+        fn spare_atomic(_: $K) -> Result<(), Oom> {
+            Ok(())
+        }
+        #[inline(always)]
+        fn spare_free(_: $K, (): ()) {}
+        #[inline(always)]
+        fn spare_used(_: $K, (): &()) -> bool {
+            false
+        }
+        #[inline(always)]
+        fn boot(_: $K) -> Result<(), Oom> {
+            Ok(())
+        }
+        #[inline(always)]
+        fn pte_page_init(_: $K, _: Low<Page>, _: Low<Mm>, _: u32) {}
+        #[inline(always)]
+        fn pte_page_exit(_: $K, _: Low<Page>) {}
+        #[inline(always)]
+        fn moved(_: $K, _: Low<Page>, _: PteAt, _: PteAt, (): &mut ()) {}
+    };
+}
+
 pub mod anon_vma;
+pub mod anon_vma_chain;
+pub mod anon_vma_rfc;
 pub mod anonmm;
 #[cfg(not(target_os = "none"))]
 pub mod any;
@@ -17,6 +51,7 @@ pub mod objrmap;
 pub mod pte_chain;
 pub mod pte_chain_dl;
 pub mod pte_chain_v1;
+pub mod swap_out;
 
 use crate::axes::MapKind;
 use crate::kernel::{Kernel, Oom};
@@ -212,7 +247,7 @@ pub trait ReverseMap<K: Kernel> {
     fn clashes(_k: K, _page: Low<Page>, _addr: u32) -> bool {
         false
     }
-    /// A write fault found that nobody else has the locked page: it now belongs to `vma` alone.
+    /// A write fault found that nobody else has the page: it now belongs to `vma` alone.
     fn reused(_k: K, _page: Low<Page>, _vma: Low<Vma>) {}
 
     /// Whether any pte maps the page (page_mapped).

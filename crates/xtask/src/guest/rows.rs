@@ -47,6 +47,16 @@ const NEVER_FAILS: &str = "unmap_again";
 
 /// File pages by object, anonymous ones by chains, without 2.6.7's look at pins.
 const HYBRID: &[&str] = &["anon_vmas_allocated", "anon_vmas_freed", "unmap_pinned"];
+/// The scan of 2.4 finds what is there: no vain vma, no pinned page, no heads, no early copies.
+const SCANS: &[&str] = &[
+    "chains_allocated",
+    "chains_freed",
+    "anon_vmas_allocated",
+    "anon_vmas_freed",
+    "vmas_out_of_range",
+    "unmap_pinned",
+    "move_copied",
+];
 
 const SCHEMES: &[Scheme] = &[
     Scheme("anon_vma", "", CHAINS),
@@ -55,6 +65,9 @@ const SCHEMES: &[Scheme] = &[
     Scheme("pte_chain_v1", "pte_chain_v1", ANON_VMAS),
     Scheme("pte_chain_dl", "pte_chain_dl", ANON_VMAS),
     Scheme("objrmap", "objrmap", HYBRID),
+    Scheme("anon_vma_rfc", "anon_vma_rfc", CHAINS),
+    Scheme("swap_out", "swap_out", SCANS),
+    Scheme("anon_vma_chain", "anon_vma_chain", CHAINS),
 ];
 
 /// A split: its name, its feature, its link script.
