@@ -60,6 +60,9 @@ pub(crate) fn matrix(
     widen(&mut rows, &parse(&args.young_flush)?, |c, v| {
         c.young_flush = *v
     });
+    widen(&mut rows, &parse(&args.anon_vma_reuse)?, |c, v| {
+        c.anon_vma_reuse = *v
+    });
     let mut rmaps: Vec<Rmap> = parse(&args.rmap)?;
     if all(!rmaps.is_empty()) {
         rmaps = vec![Rmap::AnonVma, Rmap::PteChain];
@@ -145,7 +148,7 @@ fn overrides(row: &Config) -> BTreeMap<String, String> {
         kernel: row.kernel,
         ..Config::default()
     };
-    let axes: [(&str, String, String); 11] = [
+    let axes: [(&str, String, String); 12] = [
         ("split", row.split.to_string(), kernel.split.to_string()),
         ("rmap", row.rmap.to_string(), kernel.rmap.to_string()),
         (
@@ -180,6 +183,11 @@ fn overrides(row: &Config) -> BTreeMap<String, String> {
             "young_flush",
             row.young_flush.to_string(),
             kernel.young_flush.to_string(),
+        ),
+        (
+            "anon_vma_reuse",
+            row.anon_vma_reuse.to_string(),
+            kernel.anon_vma_reuse.to_string(),
         ),
     ];
     axes.into_iter()

@@ -73,7 +73,7 @@ pub(crate) struct AxisArgs {
     /// Address-space split: 3g1g, 4g4g
     #[arg(long, value_delimiter = ',', value_name = "S")]
     pub(crate) split: Vec<String>,
-    /// Reverse mapping: anon_vma, pte_chain
+    /// Reverse mapping: anon_vma, pte_chain, anonmm, anon_vma_rfc, anon_vma_chain, swap_out
     #[arg(long, value_delimiter = ',', value_name = "R")]
     pub(crate) rmap: Vec<String>,
     /// RAM, 24M to 64G [default: 4G]
@@ -115,6 +115,9 @@ pub(crate) struct AxisArgs {
     /// TLB flush where page_referenced clears Accessed: off, on
     #[arg(long, value_delimiter = ',', value_name = "V")]
     pub(crate) young_flush: Vec<String>,
+    /// Fork reuses an ancestor's anon_vma (rmap anon_vma_chain): off, on
+    #[arg(long, value_delimiter = ',', value_name = "V")]
+    pub(crate) anon_vma_reuse: Vec<String>,
     /// Set a number of the CPU preset (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

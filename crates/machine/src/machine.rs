@@ -17,7 +17,7 @@ use guest_vm::layout::Frame;
 use guest_vm::ptr::Low;
 use lowmem_abi::boot::{BootInfo, CpuStart};
 use lowmem_abi::port::{Report, ReportKind};
-use lowmem_report::config::{Entry, FileVmas, Reclaim, Stack, YoungFlush};
+use lowmem_report::config::{AnonVmaReuse, Entry, FileVmas, Reclaim, Stack, YoungFlush};
 use lowmem_report::{Config, Outcome};
 use std::backtrace::BacktraceStatus;
 use std::panic::AssertUnwindSafe;
@@ -290,6 +290,10 @@ fn boot_info(config: &Config, image: &Image, cpu: CpuFacts) -> BootInfo {
         young_flush: match config.young_flush {
             YoungFlush::Off => 0,
             YoungFlush::On => 1,
+        },
+        anon_vma_reuse: match config.anon_vma_reuse {
+            AnonVmaReuse::Off => 0,
+            AnonVmaReuse::On => 1,
         },
         chain_line: config.chain_line,
         file_vmas: match config.file_vmas {

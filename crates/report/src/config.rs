@@ -55,17 +55,17 @@ axis! {
         /// Files by object, anonymous pages by chains.
         Objrmap: "objrmap", Built;
         /// page -> anonmm -> mms at one offset.
-        Anonmm: "anonmm", Planned;
+        Anonmm: "anonmm", Built;
         /// page -> vma, the request for comment of 10 March 2004.
-        AnonVmaRfc: "anon_vma_rfc", Planned;
+        AnonVmaRfc: "anon_vma_rfc", Built;
         /// Scanning page tables (Linux 2.4).
-        SwapOut: "swap_out", Planned;
+        SwapOut: "swap_out", Built;
         /// One pte per chain element, as in January 2002.
         PteChainV1: "pte_chain_v1", Built;
         /// Doubly linked chains, a paper design: a shadow page beside each page table.
         PteChainDl: "pte_chain_dl", Built;
         /// anon_vma_chain (Linux 2.6.34).
-        AnonVmaChain: "anon_vma_chain", Planned;
+        AnonVmaChain: "anon_vma_chain", Built;
     }
 }
 
@@ -144,6 +144,16 @@ axis! {
 }
 
 axis! {
+    /// Whether fork may give a vma an ancestor's anon_vma instead of a new one (anon_vma_chain only).
+    pub enum AnonVmaReuse("anon_vma_reuse") {
+        /// It may not (2.6.34).
+        Off: "off", Built;
+        /// It may, if no vma has it as its own and it has at most one child (the rule of 2015 as mended in 2022).
+        On: "on", Built;
+    }
+}
+
+axis! {
     /// Whether pte pages may lie in high memory.
     pub enum Highpte("highpte") {
         /// They lie in low memory.
@@ -190,6 +200,9 @@ pub struct Config {
     pub stack: Stack,
     /// TLB flush in page_referenced.
     pub young_flush: YoungFlush,
+    /// Reuse of ancestors' anon_vmas under anon_vma_chain.
+    #[serde(default)]
+    pub anon_vma_reuse: AnonVmaReuse,
     /// RAM in bytes.
     pub ram_bytes: u64,
     /// CPU preset: a name, a file, or `none`.
@@ -220,6 +233,7 @@ impl Default for Config {
             hz: 1000,
             stack: Stack::default(),
             young_flush: YoungFlush::default(),
+            anon_vma_reuse: AnonVmaReuse::default(),
             ram_bytes: 4 << 30,
             cpu: "pentium4".to_owned(),
             cpu_overrides: CpuOverrides::new(),
@@ -317,6 +331,10 @@ impl Config {
         add(
             self.young_flush != base.young_flush,
             format!("young_flush {}", self.young_flush),
+        );
+        add(
+            self.anon_vma_reuse != base.anon_vma_reuse,
+            format!("anon_vma_reuse {}", self.anon_vma_reuse),
         );
         add(
             self.chain_line != base.chain_line,
