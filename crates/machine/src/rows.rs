@@ -27,7 +27,6 @@ pub fn axes_of(config: &Config) -> Result<Axes, String> {
             Rmap::AnonVmaRfc => MapKind::AnonVmaRfc,
             Rmap::SwapOut => MapKind::SwapOut,
             Rmap::AnonVmaChain => MapKind::AnonVmaChain,
-            other => return Err(format!("rmap {other}: not yet")),
         },
         split: match config.split {
             Split::G3G1 => SplitKind::G3G1,

@@ -17,7 +17,7 @@
 use super::anon_vma::{
     add_file_mapcount, dup_mapcount, joins, last_gone, remove_mapcount, same_kind,
 };
-use super::object;
+use super::object::{self, Checks};
 use super::{Adjust, PteAt, ReverseMap, Unmap};
 use crate::bug_on;
 use crate::guest_struct;
@@ -291,7 +291,7 @@ fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
 fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     let mut result = Unmap::Again;
     each_vma_of(k, page, |vma| {
-        if object::unmap_one(k, page, vma) == Unmap::Fail {
+        if object::unmap_one(k, page, vma, Checks::V2_6_7) == Unmap::Fail {
             result = Unmap::Fail;
             return true;
         }
@@ -506,7 +506,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         let result = if page::test(k, page, pg::ANON) {
             unmap_anon(k, page)
         } else {
-            object::unmap_file(k, page)
+            object::unmap_file(k, page, Checks::V2_6_7)
         };
         if page.rmap(k) != 0 {
             return result;

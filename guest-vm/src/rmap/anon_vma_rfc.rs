@@ -14,7 +14,7 @@
 //! anon_vma.
 
 use super::anon_vma::{self, AnonVma, add_file_mapcount, link, part, referenced_anon, unmap_anon};
-use super::object;
+use super::object::{self, Checks};
 use super::{Adjust, Move, PteAt, ReverseMap, Unmap, anon_page_at};
 use crate::bug_on;
 use crate::kernel::{Kernel, Oom};
@@ -369,14 +369,14 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         bug_on!(k, AnonVmaRfc, page::test(k, page, pg::RESERVED), page.va());
         bug_on!(k, AnonVmaRfc, page.rmap(k) == 0, page.va());
         let result = if is_direct(k, page) {
-            match object::unmap_one(k, page, direct_vma(k, page)) {
+            match object::unmap_one(k, page, direct_vma(k, page), Checks::V2_6_7) {
                 Unmap::Fail => Unmap::Fail,
                 Unmap::Success | Unmap::Again => Unmap::Again,
             }
         } else if page::test(k, page, pg::ANON) {
             unmap_anon(k, page)
         } else {
-            object::unmap_file(k, page)
+            object::unmap_file(k, page, Checks::V2_6_7)
         };
         if page.rmap(k) != 0 {
             return result;

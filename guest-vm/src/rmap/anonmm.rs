@@ -412,7 +412,7 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         let result = if page::test(k, page, pg::ANON) {
             unmap_anon(k, page)
         } else {
-            object::unmap_file(k, page, object::Checks::V2_6_7)
+            object::unmap_file(k, page, object::Checks::Hybrid)
         };
         if page.rmap(k) != 0 {
             return result;

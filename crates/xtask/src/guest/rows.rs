@@ -40,6 +40,7 @@ const CHAINS_AND_HEADS: &[&str] = &[
     "chains_freed",
     "anon_vmas_allocated",
     "anon_vmas_freed",
+    "unmap_pinned",
 ];
 
 /// A trylock of an `up` build never fails.
