@@ -149,6 +149,13 @@ impl Program {
         at
     }
 
+    /// Puts a piece of code elsewhere in the image.
+    pub(crate) fn place(&mut self, at: u32, f: impl FnOnce(&mut CodeAssembler) -> Piece) {
+        let bytes = assemble(at, f);
+        let at = (at - BASE) as usize;
+        self.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
+    }
+
     fn append(&mut self, bytes: &[u8]) {
         let at = (self.at - BASE) as usize;
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
