@@ -27,7 +27,7 @@ use lowmem_abi::port::ReportKind;
 
 guest_struct! {
     /// [`BootInfo`] as the guest reads it.
-    pub struct Info [K] size 108;
+    pub struct Info [K] size 112;
     at 0 => word magic, set_magic: u32;
     at 4 => word ram_frames, set_ram_frames: u32;
     at 8 => word image_end_frame, set_image_end_frame: u32;
@@ -45,6 +45,7 @@ guest_struct! {
     at 56 => part symbols: InfoSymbols;
     at 100 => word reclaim, set_reclaim: u32;
     at 104 => word anon_vma_reuse, set_anon_vma_reuse: u32;
+    at 108 => word nonlinear, set_nonlinear: u32;
 }
 
 guest_struct! {

@@ -284,13 +284,15 @@ guest_struct! {
     at 20 => word nrpages, set_nrpages: u32;
     at 24 => word writeback_index, set_writeback_index: u32;
     at 28 => word a_ops, set_a_ops: u32;
-    /// prio_tree root (node, index_bits), or the list head of `file_vmas = list`.
+    /// prio_tree root (node, index_bits); with `file_vmas = list` the list of private mappings.
     at 32 => part i_mmap: ListHead;
     at 40 => word i_mmap_writable, set_i_mmap_writable: u32;
     at 44 => part i_mmap_nonlinear: ListHead;
     at 52 => part i_mmap_lock: SpinLock;
     at 56 => word truncate_count, set_truncate_count: u32;
     at 60 => word mapping_flags, set_mapping_flags: u32;
+    /// `file_vmas = list` only: shared mappings, in words (private_list) that nobody reads here.
+    at 72 => part i_mmap_shared: ListHead;
 }
 
 guest_struct! {

@@ -37,6 +37,8 @@ guest_struct! {
     at 24 => word cpus, set_cpus: u32;
     /// swap_out's cursor: the mm it works on (init_mm's place before the first).
     at 60 => word swap_mm, set_swap_mm: Low<Mm>;
+    /// 0: clusters of nonlinear vmas are unmapped, 1: whole vmas.
+    at 28 => word nonlinear, set_nonlinear: u32;
     at 64 => part swapper_space: Mapping;
     at 192 => part swap: SwapInfo;
     /// Heads of the file table's hash chains.
@@ -64,6 +66,7 @@ pub fn init<K: Kernel>(k: K) -> Result<(), Oom> {
     let line = boot_word(k, offset_of!(BootInfo, chain_line));
     o.set_chain_line(k, if line == 0 { 128 } else { line });
     o.set_young_flush(k, boot_word(k, offset_of!(BootInfo, young_flush)));
+    o.set_nonlinear(k, boot_word(k, offset_of!(BootInfo, nonlinear)));
     o.set_cpus(k, boot_word(k, offset_of!(BootInfo, cpus)));
     o.set_anonymous_objects(k, 0);
     o.set_swap_mm(k, Low::NULL);

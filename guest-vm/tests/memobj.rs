@@ -18,7 +18,7 @@ use guest_vm::rmap::pte_chain_v1::SingleChains;
 use guest_vm::rmap::swap_out::SwapOut;
 use harness::Access;
 use harness::Harness;
-use harness::{Direct, DirectHigh, Split, SplitHigh};
+use harness::{Direct, DirectHigh, DirectUp, Split, SplitHigh};
 use lowmem_abi::boot::BootInfo;
 use proptest::prelude::*;
 use workload::{Op, World, op};
@@ -102,12 +102,18 @@ macro_rules! matrix {
                     history::<$Scheme, Split>(info::<Split>(1, $lines[1]), &ops);
                 }
                 #[test]
+                fn prio_tree_3g1g_up(ops in prop::collection::vec(op(), 1..120)) {
+                    history::<$Scheme, DirectUp>(info::<DirectUp>(1, $lines[2]), &ops);
+                }
+                #[test]
                 fn list_3g1g(ops in prop::collection::vec(op(), 1..180)) {
                     history::<$Scheme, Direct>(info::<Direct>(0, $lines[2]), &ops);
                 }
                 #[test]
                 fn list_4g4g(ops in prop::collection::vec(op(), 1..180)) {
-                    history::<$Scheme, Split>(info::<Split>(0, $lines[1]), &ops);
+                    let nonlinear = 1;
+                    history::<$Scheme, Split>(
+                        BootInfo { nonlinear, ..info::<Split>(0, $lines[1]) }, &ops);
                 }
             }
         }

@@ -38,6 +38,8 @@ pub struct BootInfo {
     pub reclaim: u32,
     /// anon_vma_chain: 1: fork may reuse an ancestor's anon_vma (the rule of 2015).
     pub anon_vma_reuse: u32,
+    /// What is unmapped of nonlinear vmas to free a page: 0 clusters of 32 pages round-robin (2.6.7), 1 whole vmas (2.6.5-aa).
+    pub nonlinear: u32,
 }
 
 impl BootInfo {

@@ -51,6 +51,7 @@ pub(crate) fn matrix(
     widen(&mut rows, &parse(&args.entry)?, |c, v| c.entry = *v);
     widen(&mut rows, &parse(&args.stack)?, |c, v| c.stack = *v);
     widen(&mut rows, &parse(&args.file_vmas)?, |c, v| c.file_vmas = *v);
+    widen(&mut rows, &parse(&args.nonlinear)?, |c, v| c.nonlinear = *v);
     widen(&mut rows, &parse(&args.page_cache)?, |c, v| {
         c.page_cache = *v
     });
@@ -148,13 +149,18 @@ fn overrides(row: &Config) -> BTreeMap<String, String> {
         kernel: row.kernel,
         ..Config::default()
     };
-    let axes: [(&str, String, String); 12] = [
+    let axes: [(&str, String, String); 13] = [
         ("split", row.split.to_string(), kernel.split.to_string()),
         ("rmap", row.rmap.to_string(), kernel.rmap.to_string()),
         (
             "file_vmas",
             row.file_vmas.to_string(),
             kernel.file_vmas.to_string(),
+        ),
+        (
+            "nonlinear",
+            row.nonlinear.to_string(),
+            kernel.nonlinear.to_string(),
         ),
         (
             "page_cache",

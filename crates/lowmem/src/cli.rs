@@ -91,9 +91,12 @@ pub(crate) struct AxisArgs {
     /// Kernel stacks: 8k or 4k [default: 8k]
     #[arg(long, value_delimiter = ',', value_name = "S")]
     pub(crate) stack: Vec<String>,
-    /// Index of a file's vmas: prio_tree
+    /// Index of a file's vmas: prio_tree, list
     #[arg(long, value_delimiter = ',', value_name = "I")]
     pub(crate) file_vmas: Vec<String>,
+    /// What is unmapped of remapped (nonlinear) vmas to free a page: clusters, whole
+    #[arg(long, value_delimiter = ',', value_name = "V")]
+    pub(crate) nonlinear: Vec<String>,
     /// Index of a file's pages: tagged
     #[arg(long, value_delimiter = ',', value_name = "I")]
     pub(crate) page_cache: Vec<String>,

@@ -17,7 +17,7 @@ use guest_vm::layout::Frame;
 use guest_vm::ptr::Low;
 use lowmem_abi::boot::{BootInfo, CpuStart};
 use lowmem_abi::port::{Report, ReportKind};
-use lowmem_report::config::{AnonVmaReuse, Entry, FileVmas, Reclaim, Stack, YoungFlush};
+use lowmem_report::config::{AnonVmaReuse, Entry, FileVmas, Nonlinear, Reclaim, Stack, YoungFlush};
 use lowmem_report::{Config, Outcome};
 use std::backtrace::BacktraceStatus;
 use std::panic::AssertUnwindSafe;
@@ -310,6 +310,10 @@ fn boot_info(config: &Config, image: &Image, cpu: CpuFacts) -> BootInfo {
             Reclaim::V2_6_0 => 1,
             Reclaim::V2_6_8 => 2,
             Reclaim::V2_4 => 3,
+        },
+        nonlinear: match config.nonlinear {
+            Nonlinear::Clusters => 0,
+            Nonlinear::Whole => 1,
         },
     }
 }

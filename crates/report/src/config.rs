@@ -74,8 +74,18 @@ axis! {
     pub enum FileVmas("file_vmas") {
         /// A radix priority search tree.
         PrioTree: "prio_tree", Built;
-        /// Two plain lists.
-        List: "list", Planned;
+        /// Two plain lists, private and shared (Linux 2.6.0).
+        List: "list", Built;
+    }
+}
+
+axis! {
+    /// What is unmapped of nonlinear vmas, which cannot be asked for a page, to free it.
+    pub enum Nonlinear("nonlinear") {
+        /// Clusters of 32 pages of each, round-robin (Linux 2.6.7).
+        Clusters: "clusters", Built;
+        /// Whole vmas (Linux 2.6.5-aa).
+        Whole: "whole", Built;
     }
 }
 
@@ -180,6 +190,8 @@ pub struct Config {
     pub rmap: Rmap,
     /// Index of a file's vmas.
     pub file_vmas: FileVmas,
+    /// Unmapping of nonlinear vmas.
+    pub nonlinear: Nonlinear,
     /// Index of a file's pages.
     pub page_cache: PageCache,
     /// Page clustering: log2 of the hardware pages in a kernel page.
@@ -223,6 +235,7 @@ impl Default for Config {
             split: Split::default(),
             rmap: Rmap::default(),
             file_vmas: FileVmas::default(),
+            nonlinear: Nonlinear::default(),
             page_cache: PageCache::default(),
             cluster: 0,
             highpte: Highpte::default(),
@@ -326,6 +339,14 @@ impl Config {
         add(self.cpu != base.cpu, self.cpu.clone());
         add(self.ram_bytes != base.ram_bytes, bytes(self.ram_bytes));
         add(self.entry != base.entry, self.entry.to_string());
+        add(
+            self.file_vmas != base.file_vmas,
+            format!("file_vmas {}", self.file_vmas),
+        );
+        add(
+            self.nonlinear != base.nonlinear,
+            format!("nonlinear {}", self.nonlinear),
+        );
         add(self.hz != base.hz, format!("{} Hz", self.hz));
         add(self.stack != base.stack, format!("{} stack", self.stack));
         add(

@@ -78,6 +78,12 @@ fn one_file<K: Kernel>(k: K, file: Low<File>, vmas: &BTreeSet<u32>) -> Result<()
         found = prio_tree_order(k, PrioRoot(mapping.i_mmap(k))).map_err(|(w, v)| wrong(w, v))?;
     } else {
         list(k, mapping.i_mmap(k), &mut found);
+        let private = found.len();
+        list(k, mapping.i_mmap_shared(k), &mut found);
+        let shared = |v: &Low<Vma>| v.flags(k) & vm::SHARED != 0;
+        if found[..private].iter().any(shared) || !found[private..].iter().all(shared) {
+            return Err(wrong("shared and private vmas on each other's list", 0));
+        }
     }
     if found.iter().any(|v| v.flags(k) & vm::NONLINEAR != 0) {
         return Err(wrong("nonlinear vma among the linear", 0));

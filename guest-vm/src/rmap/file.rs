@@ -1,8 +1,10 @@
 //! From a file to the vmas that map it: the i_mmap of an address_space, as a list or as a prio_tree (boot parameter `file_vmas`).
 //!
-//! prio_tree: 2.6.7, one tree for shared and private vmas. list: the order of 2.6.0 (new mappings at the tail, a fork's copy right in
-//! front of its parent's), in one list, where 2.6.0 kept private and shared apart. Nonlinear vmas are on a list of
-//! their own. Every function but [`i_mmap_fork`] and [`i_mmap_unlink`] is called with i_mmap_lock held.
+//! prio_tree: 2.6.7, one tree for shared and private vmas. list: 2.6.0, i_mmap for private and i_mmap_shared for shared vmas (VM_SHARED),
+//! new mappings at the tail, a fork's copy right in front of its parent's; a search walks the private list, then the shared one.
+//! Nonlinear vmas are on a list of their own with either (with lists they stayed on i_mmap_shared and were passed over). Left out: 2.6.0's
+//! semaphore i_shared_sem, whose holder could sleep, so that reclaim's try could fail on one CPU too; i_mmap_writable, which 2.6.0 had not,
+//! is counted with either. Every function but [`i_mmap_fork`] and [`i_mmap_unlink`] is called with i_mmap_lock held.
 //!
 //! Invariant: every vma with a file is exactly once in tree, list or nonlinear list of its file.
 
@@ -27,6 +29,7 @@ pub fn i_mmap_init<K: Kernel>(k: K, mapping: Low<Mapping>) {
         PrioRoot(mapping.i_mmap(k)).init(k);
     } else {
         mapping.i_mmap(k).init(k);
+        mapping.i_mmap_shared(k).init(k);
     }
     mapping.set_i_mmap_writable(k, 0);
     mapping.i_mmap_nonlinear(k).init(k);
@@ -79,7 +82,12 @@ pub fn i_mmap_insert<K: Kernel>(k: K, vma: Low<Vma>) {
     } else if tree(k) {
         prio_tree::insert(k, PrioRoot(mapping.i_mmap(k)), vma);
     } else {
-        vma.shared(k).list(k).add_tail_to(k, mapping.i_mmap(k));
+        let head = if flags & vm::SHARED != 0 {
+            mapping.i_mmap_shared(k)
+        } else {
+            mapping.i_mmap(k)
+        };
+        vma.shared(k).list(k).add_tail_to(k, head);
     }
 }
 
@@ -162,12 +170,12 @@ pub fn i_mmap_make_nonlinear<K: Kernel>(k: K, vma: Low<Vma>) {
     mapping.i_mmap_lock(k).unlock(k);
 }
 
-/// A walk over the linear vmas of a mapping that may map page offset `pgoff`: with a list all of them, with a tree
-/// those that do.
+/// A walk over the linear vmas of a mapping that may map page offset `pgoff`: with lists all of them, private before shared,
+/// with a tree those that do.
 #[derive(Debug, Clone, Copy)]
 pub enum FileVmas {
-    /// Through the list: head, current.
-    List(Low<ListHead>, Low<ListHead>),
+    /// Through the lists.
+    List(ListWalk),
     /// Through the tree.
     Tree(Walk),
 }
@@ -179,7 +187,11 @@ impl FileVmas {
         if tree(k) {
             FileVmas::Tree(Walk::new(PrioRoot(head), pgoff, pgoff))
         } else {
-            FileVmas::List(head, head)
+            FileVmas::List(ListWalk {
+                head,
+                at: head,
+                shared: mapping.i_mmap_shared(k),
+            })
         }
     }
 
@@ -187,14 +199,32 @@ impl FileVmas {
     pub fn next<K: Kernel>(&mut self, k: K) -> Low<Vma> {
         match self {
             FileVmas::Tree(walk) => walk.next(k),
-            FileVmas::List(head, at) => {
-                *at = at.next(k);
-                if at == head {
-                    Low::NULL
-                } else {
-                    at.container(SHARED)
-                }
-            }
+            FileVmas::List(walk) => walk.next(k),
+        }
+    }
+}
+
+/// Where a walk through both lists stands.
+#[derive(Debug, Clone, Copy)]
+pub struct ListWalk {
+    /// Head of the list being walked.
+    head: Low<ListHead>,
+    at: Low<ListHead>,
+    /// Head of the list that comes last.
+    shared: Low<ListHead>,
+}
+
+impl ListWalk {
+    fn next<K: Kernel>(&mut self, k: K) -> Low<Vma> {
+        self.at = self.at.next(k);
+        if self.at == self.head && self.head != self.shared {
+            self.head = self.shared;
+            self.at = self.shared.next(k);
+        }
+        if self.at == self.head {
+            Low::NULL
+        } else {
+            self.at.container(SHARED)
         }
     }
 }

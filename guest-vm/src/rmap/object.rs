@@ -209,7 +209,11 @@ pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>, checks: Checks) -> Unmap {
         }
     }
     if result != Unmap::Fail && page.rmap(k) != 0 && !mapping.i_mmap_nonlinear(k).is_empty(k) {
-        result = sweep_nonlinear(k, mapping, page);
+        result = if objects(k).nonlinear(k) == 0 {
+            sweep_nonlinear(k, mapping, page)
+        } else {
+            sweep_whole(k, mapping, page)
+        };
     }
     mapping.i_mmap_lock(k).unlock(k);
     result
@@ -287,6 +291,43 @@ fn sweep_nonlinear<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> U
     }
 }
 
+/// 2.6.5-aa: vma after vma loses every pte that is not young, until the page has no mapping left. A locked vma ends it.
+fn sweep_whole<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> Unmap {
+    let mut result = Unmap::Again;
+    page::map_unlock(k, page);
+    each(k, mapping.i_mmap_nonlinear(k), |vma| {
+        k.probe(Probe::VmaVisited);
+        if !in_sweep(k, vma) {
+            k.probe(Probe::UnmapLocked);
+            result = Unmap::Fail;
+            return false;
+        }
+        let lock = vma.mm(k).page_table_lock(k);
+        if !lock.trylock(k) {
+            k.probe(Probe::UnmapAgain);
+            return true;
+        }
+        // Clusters are aligned to their size in the address, so the last may begin before the vma's last page.
+        let first = vma.start(k) & (CLUSTER_SIZE - 1);
+        let end = vma_bytes(k, vma).wrapping_add(first);
+        let mut cursor = 0;
+        // Counts ptes that were dropped; here nothing ends with a number of them.
+        let mut left = u32::MAX;
+        while cursor < end {
+            drop_cluster(k, cursor, &mut left, vma);
+            cursor = cursor.wrapping_add(CLUSTER_SIZE);
+        }
+        lock.unlock(k);
+        page.rmap(k) != 0
+    });
+    page::map_lock(k, page);
+    if page.rmap(k) == 0 {
+        Unmap::Success
+    } else {
+        result
+    }
+}
+
 fn each<K: Kernel>(k: K, head: Low<ListHead>, mut f: impl FnMut(Low<Vma>) -> bool) {
     let mut at = head.next(k);
     while at != head {
@@ -306,6 +347,13 @@ fn unmap_cluster<K: Kernel>(k: K, cursor: u32, left: &mut u32, vma: Low<Vma>) ->
         k.probe(Probe::UnmapAgain);
         return false;
     }
+    drop_cluster(k, cursor, left, vma);
+    mm.page_table_lock(k).unlock(k);
+    true
+}
+
+/// The ptes of one cluster; page_table_lock is held.
+fn drop_cluster<K: Kernel>(k: K, cursor: u32, left: &mut u32, vma: Low<Vma>) {
     let mut addr = vma.start(k).wrapping_add(cursor) & !(CLUSTER_SIZE - 1);
     let mut end = addr.wrapping_add(CLUSTER_SIZE);
     if addr < vma.start(k) {
@@ -314,27 +362,23 @@ fn unmap_cluster<K: Kernel>(k: K, cursor: u32, left: &mut u32, vma: Low<Vma>) ->
     if end > vma.end(k) || end < addr {
         end = vma.end(k);
     }
-    let mut pte = Kmapped(0);
-    let mut have = false;
-    while addr < end {
-        // A cluster is aligned to its size, so it lies in one page table: found once.
-        if !have {
-            match pte_lookup(k, mm, addr) {
-                Some(p) => pte = p,
-                None => break,
-            }
-            have = true;
-        }
+    if addr >= end {
+        return;
+    }
+    // A cluster is aligned to its size, so it lies in one page table: found once.
+    let Some(mut pte) = pte_lookup(k, vma.mm(k), addr) else {
+        return;
+    };
+    loop {
         k.probe(Probe::PteExamined);
         cluster_pte(k, vma, (pte, addr), left);
         addr += PAGE_SIZE;
-        pte = Kmapped(pte.0.wrapping_add(8));
+        if addr >= end {
+            break;
+        }
+        pte = pte.at(8);
     }
-    if have {
-        pte_unmap(k, Kmapped(pte.0.wrapping_sub(8)));
-    }
-    mm.page_table_lock(k).unlock(k);
-    true
+    pte_unmap(k, pte);
 }
 
 fn cluster_pte<K: Kernel>(k: K, vma: Low<Vma>, (pte, addr): (Kmapped, u32), left: &mut u32) {
