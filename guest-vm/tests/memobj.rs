@@ -92,7 +92,7 @@ macro_rules! matrix {
             use super::*;
 
             proptest! {
-                #![proptest_config(cases(20))]
+                #![proptest_config(cases(10))]
                 #[test]
                 fn prio_tree_3g1g(ops in prop::collection::vec(op(), 1..180)) {
                     history::<$Scheme, Direct>(info::<Direct>(1, $lines[0]), &ops);
