@@ -4,6 +4,7 @@
 //!
 //! Invariant: every option of the design is here, built or not.
 
+use crate::capacity_command::CapacityArgs;
 use crate::generate_command::GenerateArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -44,9 +45,11 @@ pub(crate) enum Command {
     /// Run an image on the bare machine (not yet)
     #[command(after_help = "Example:\n  lowmem run image.elf")]
     Run(Later),
-    /// How many processes until low memory is gone (not yet)
-    #[command(after_help = "Example:\n  lowmem capacity --ram 32G")]
-    Capacity(Later),
+    /// How many processes until memory is gone, and who had it
+    #[command(after_help = "Examples:\n  \
+        lowmem capacity --segment 256M --ram 8G --limit 200\n  \
+        lowmem capacity --segment 2700M --ram 32G --highpte off,on --rmap pte_chain --split 3g1g,4g4g")]
+    Capacity(CapacityArgs),
     /// One microbenchmark (not yet)
     #[command(after_help = "Example:\n  lowmem measure null_call")]
     Measure(Later),

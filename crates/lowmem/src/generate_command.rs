@@ -30,13 +30,13 @@ pub(crate) struct GenerateArgs {
 }
 
 /// Pages from a size such as 64M.
-fn pages(text: &str) -> Result<u32, String> {
+pub(crate) fn pages(text: &str) -> Result<u32, String> {
     let bytes = parse_bytes(text).ok_or_else(|| format!("{text:?} is not a size such as 64M"))?;
     u32::try_from(bytes.div_ceil(u64::from(PAGE_SIZE))).map_err(|_| format!("{text}: too large"))
 }
 
 /// A share such as 0.25, per mille.
-fn share(text: &str) -> Result<u32, String> {
+pub(crate) fn share(text: &str) -> Result<u32, String> {
     match text.parse::<f64>() {
         Ok(f) if (0.0..=1.0).contains(&f) => Ok((f * 1000.0).round() as u32),
         _ => Err(format!("{text:?} is not a share from 0 to 1")),

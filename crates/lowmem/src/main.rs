@@ -11,13 +11,14 @@
 //! | [`session`] | running configurations, in parallel, until done or interrupted |
 //! | [`progress`] | progress bars and Ctrl-C |
 //! | [`workload`] | the built-in trace |
-//! | [`compare`], [`trace_command`], [`generate_command`], [`presets`] | the subcommands |
+//! | [`compare`], [`trace_command`], [`generate_command`], [`capacity_command`], [`presets`] | the subcommands |
 //! | [`failure`] | errors and their exit codes |
 //! | [`output`] | writing to stdout |
 //!
 //! Invariant: nothing here knows what a page is; it parses, runs, prints.
 
 mod axes;
+mod capacity_command;
 mod cli;
 mod compare;
 mod echo;
@@ -52,7 +53,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Trace(args) => trace_command::run(&args),
         Command::Presets(args) => presets::run(&args),
         Command::Run(_) => Err(Failure::NotYet("run".to_owned())),
-        Command::Capacity(_) => Err(Failure::NotYet("capacity".to_owned())),
+        Command::Capacity(args) => capacity_command::run(&args),
         Command::Measure(_) => Err(Failure::NotYet("measure".to_owned())),
         Command::Validate(_) => Err(Failure::NotYet("validate".to_owned())),
     }

@@ -1,6 +1,6 @@
 //! `TraceBuilder`: traces made by a program, for tests and benchmarks.
 //!
-//! The builder keeps the plain model of all address spaces, so that the caller names pages and lengths and the
+//! Operations are written at once, so a trace takes no more memory than its file. The writer keeps the plain model of all address spaces, so that the caller names pages and lengths and the
 //! builder fills in addresses: the bottom-up first-fit search from 0x4000_0000 that 2.6's
 //! `arch_get_unmapped_area` makes (`TASK_UNMAPPED_BASE` = TASK_SIZE / 3 rounded, 2.6.7 `include/asm-i386/processor.h`).
 //!
@@ -27,9 +27,8 @@ pub const TEXT_BASE: u32 = 0x0804_8000;
 /// Collects operations and tables.
 #[derive(Debug)]
 pub struct TraceBuilder {
-    header: Header,
-    model: Model,
-    ops: Vec<Op>,
+    writer: TraceWriter,
+    len: usize,
     program: FileId,
     unmapped_base: u32,
 }
@@ -38,12 +37,9 @@ impl TraceBuilder {
     /// An empty trace. The first [`TraceBuilder::spawn`] makes the first task.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let header = Header::new(name, TraceKind::Synthetic);
-        let model = Model::new(&header);
         let mut builder = Self {
-            header,
-            model,
-            ops: Vec::new(),
+            writer: TraceWriter::new(Header::new(name, TraceKind::Synthetic)),
+            len: 0,
             program: FileId(0),
             unmapped_base: TASK_UNMAPPED_BASE,
         };
@@ -58,8 +54,8 @@ impl TraceBuilder {
 
     /// Adds a file of that many pages.
     pub fn file(&mut self, path: &str, pages: u32) -> FileId {
-        let id = self.header.files.len() as u32;
-        self.header.files.push(FileInfo {
+        let id = self.writer.header_mut().files.len() as u32;
+        self.writer.header_mut().files.push(FileInfo {
             path: path.to_owned(),
             device: "00:00".to_owned(),
             inode: u64::from(id) + 1,
@@ -70,19 +66,19 @@ impl TraceBuilder {
 
     /// Adds a System V segment, to be attached with [`OnTask::shmat`].
     pub fn segment(&mut self, bytes: u32) -> SegmentId {
-        let id = self.header.segments.len() as u32;
-        self.header.segments.push(SegmentInfo {
+        let id = self.writer.header_mut().segments.len() as u32;
+        self.writer.header_mut().segments.push(SegmentInfo {
             recorded_id: id,
             bytes,
         });
-        self.model.add_segment(bytes);
+        self.writer.model_mut().add_segment(bytes);
         SegmentId(id)
     }
 
     fn new_task(&mut self, name: &str) -> TaskId {
-        let task = self.model.add_task();
+        let task = self.writer.model_mut().add_task();
         let number = task.0 + 1;
-        self.header.tasks.push(TaskInfo {
+        self.writer.header_mut().tasks.push(TaskInfo {
             name: name.to_owned(),
             pid: number,
             tid: number,
@@ -136,7 +132,7 @@ impl TraceBuilder {
     /// root and exec.
     pub fn spawn(&mut self) -> TaskId {
         let image = self.image();
-        let task = if self.header.tasks.is_empty() {
+        let task = if self.writer.header().tasks.is_empty() {
             self.new_task("program")
         } else {
             self.on(TaskId::FIRST).fork()
@@ -163,9 +159,9 @@ impl TraceBuilder {
     }
 
     fn switch(&mut self, to: TaskId, how: SliceEnd) {
-        let current = self.model.current();
+        let current = self.writer.model().current();
         if current != to {
-            let how = if self.model.is_alive(current) {
+            let how = if self.writer.model().is_alive(current) {
                 how
             } else {
                 SliceEnd::Exit
@@ -180,28 +176,28 @@ impl TraceBuilder {
     /// If it is impossible: a builder program with such an operation is wrong.
     pub fn push(&mut self, op: impl Into<Op>) {
         let op = op.into();
-        if let Err(e) = self.model.apply(&op) {
-            panic!("trace builder: operation {}: {}", e.index, e.reason);
+        if let Err(e) = self.writer.push(&op) {
+            panic!("trace builder: {e}");
         }
-        self.ops.push(op);
+        self.len += 1;
     }
 
     /// The model of the state so far.
     #[must_use]
     pub const fn model(&self) -> &Model {
-        &self.model
+        self.writer.model()
     }
 
     /// Number of operations so far.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.ops.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether nothing was done yet.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// The finished trace.
@@ -209,11 +205,7 @@ impl TraceBuilder {
     /// # Errors
     /// If it is too large for the format.
     pub fn try_finish(self) -> Result<Trace, TraceError> {
-        let mut writer = TraceWriter::new(self.header);
-        for op in &self.ops {
-            writer.push(op)?;
-        }
-        writer.finish()
+        self.writer.finish()
     }
 
     /// The finished trace.
@@ -242,8 +234,7 @@ impl OnTask<'_> {
 
     fn gap(&self, len: u32) -> u32 {
         let mm = self
-            .builder
-            .model
+            .builder.writer.model()
             .mm(self.task)
             .expect("the task has an address space");
         let len = page_up(u64::from(len));
@@ -318,8 +309,7 @@ impl OnTask<'_> {
     /// Grows, shrinks or moves a mapping: in place if there is room, else to the lowest gap; returns its address.
     pub fn mremap(&mut self, old: u32, old_len: u32, new_len: u32) -> u32 {
         let mm = self
-            .builder
-            .model
+            .builder.writer.model()
             .mm(self.task)
             .expect("the task has an address space");
         let (from, to) = (page_up(u64::from(old_len)), page_up(u64::from(new_len)));
@@ -357,8 +347,7 @@ impl OnTask<'_> {
     /// Grows or shrinks the heap by bytes; returns its new end.
     pub fn brk(&mut self, by: i32) -> u32 {
         let old = self
-            .builder
-            .model
+            .builder.writer.model()
             .brk(self.task)
             .expect("the task has an address space") as u32;
         let addr = old
@@ -394,13 +383,13 @@ impl OnTask<'_> {
 
     /// Creates a segment, or finds it.
     pub fn shmget(&mut self, segment: SegmentId) -> &mut Self {
-        let len = self.builder.header.segments[segment.0 as usize].bytes;
+        let len = self.builder.writer.header().segments[segment.0 as usize].bytes;
         self.op(Call::Shmget { segment, len })
     }
 
     /// Attaches a segment; returns its address.
     pub fn shmat(&mut self, segment: SegmentId) -> u32 {
-        let len = self.builder.header.segments[segment.0 as usize].bytes;
+        let len = self.builder.writer.header().segments[segment.0 as usize].bytes;
         let result = self.gap(len);
         self.op(Call::Shmat {
             segment,

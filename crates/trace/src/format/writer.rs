@@ -61,6 +61,22 @@ impl TraceWriter {
         &mut self.header
     }
 
+    /// The tables so far.
+    #[must_use]
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The model of the state so far.
+    #[must_use]
+    pub const fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub(crate) const fn model_mut(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
     /// Appends an operation.
     ///
     /// # Errors

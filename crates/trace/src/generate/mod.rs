@@ -24,8 +24,8 @@ use crate::op::{FileId, PAGE_SIZE, TaskId};
 use crate::retouch::mix;
 use crate::{MapFlags, Prot, Trace, TraceError};
 
-/// Most operations that a generated trace may have: 1.6 GB of them in memory.
-pub const MAX_OPERATIONS: u64 = 100_000_000;
+/// Most operations that a generated trace may have: some hours of replay.
+pub const MAX_OPERATIONS: u64 = 4_000_000_000;
 
 /// Why a load cannot be generated.
 #[derive(Debug, thiserror::Error)]

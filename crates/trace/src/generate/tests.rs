@@ -129,7 +129,7 @@ fn what_cannot_be_is_refused() {
         ..SharedSegment::default()
     };
     let e = generate(&load, 1).unwrap_err().to_string();
-    assert!(e.contains("at most 100000000"), "{e}");
+    assert!(e.contains("at most 4000000000"), "{e}");
     let load = WorstCase {
         sharers: 101,
         ..WorstCase::default()
