@@ -9,9 +9,10 @@ use crate::axes::{self, Unset};
 use crate::cli::{AxisArgs, EngineArg};
 use crate::failure::{Failure, INCOMPLETE};
 use crate::generate_command::{pages, share};
+use crate::output;
 use crate::session::{self, Options};
-use crate::{output, workload};
 use clap::Args;
+use lowmem_report::config::bytes;
 use lowmem_report::measurement::Owner;
 use lowmem_report::table::{grouped, size};
 use lowmem_report::{Measurement, Mode, Outcome};
@@ -147,6 +148,17 @@ fn eaters(measured: &Measurement) -> Vec<(Owner, u64)> {
     owners
 }
 
+/// The RAM of all configurations.
+fn ram(frontiers: &[Frontier<'_>]) -> String {
+    let mut sizes: Vec<u64> = frontiers
+        .iter()
+        .map(|f| f.measured.config.ram_bytes)
+        .collect();
+    sizes.dedup();
+    let words: Vec<String> = sizes.into_iter().map(bytes).collect();
+    words.join(", ")
+}
+
 fn to_text(args: &CapacityArgs, frontiers: &[Frontier<'_>]) -> String {
     let page = u64::from(lowmem_trace::PAGE_SIZE);
     let mut out = format!(
@@ -155,7 +167,7 @@ fn to_text(args: &CapacityArgs, frontiers: &[Frontier<'_>]) -> String {
         args.touched,
         size(u64::from(args.private) * page),
         args.vmas,
-        workload::ram(frontiers.iter().map(|f| &f.measured.config)),
+        ram(frontiers),
     );
     let wide = frontiers.iter().map(|f| f.label.len()).max().unwrap_or(0);
     out.push_str(&format!(

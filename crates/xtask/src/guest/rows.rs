@@ -112,12 +112,8 @@ pub(super) fn parse(name: &str) -> Option<Row> {
 pub(super) fn committed() -> Vec<Row> {
     let mut rows = Vec::new();
     for Scheme(rmap, ..) in SCHEMES {
-        for (split, ..) in SPLITS {
-            rows.push(format!("{rmap}-{split}"));
-        }
         for split in ["3g1g", "4g4g"] {
-            rows.push(format!("{rmap}-{split}-up"));
-            rows.push(format!("{rmap}-{split}-highpte"));
+            rows.push(format!("{rmap}-{split}"));
         }
     }
     rows.iter()
