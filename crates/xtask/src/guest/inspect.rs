@@ -23,8 +23,8 @@ pub(super) struct Found {
 /// First id that counts; those below open and close a path.
 const FIRST_COUNT: u16 = 32;
 
-/// Probes of parts that do not exist yet: nothing scans, writes back or maps pages by kmap (only by kmap_atomic).
-const NOT_YET: &[Probe] = &[Probe::Writeback, Probe::Reclaim, Probe::KmapWrap];
+/// Probes of parts that do not exist yet: nothing maps pages by kmap (only by kmap_atomic).
+const NOT_YET: &[Probe] = &[Probe::KmapWrap];
 
 /// Checks an image.
 pub(super) fn inspect(row: &Row, bytes: &[u8]) -> Result<Found, Error> {
