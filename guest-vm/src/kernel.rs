@@ -161,6 +161,12 @@ pub trait Kernel: Copy {
 pub enum Planted {
     /// try_to_unmap does not ask whether somebody pins a page of the swap cache.
     NoPinCheck,
+    /// vma_adjust of 2.6.7: when mprotect shifts a boundary, the vma that grows gets no anon_vma (mended 2004-06-20).
+    ShiftWithoutAnonVma,
+    /// mremap moves a page that others map although it is found by its address (anonmm).
+    MoveShared,
+    /// fork counts an anon_vma's vmas and children as one (anon_vma_chain, the rule of 2015 before 2022).
+    OneDegree,
 }
 
 /// Which word of a page-table entry.

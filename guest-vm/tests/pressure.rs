@@ -11,7 +11,11 @@ use guest_vm::percpu::{State, page_state};
 use guest_vm::reclaim::{self, Version};
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
+use guest_vm::rmap::anon_vma_chain::AnonVmaChain;
+use guest_vm::rmap::anon_vma_rfc::AnonVmaRfc;
+use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::pte_chain::PteChains;
+use guest_vm::rmap::swap_out::SwapOut;
 use guest_vm::swap;
 use harness::{Access, Direct, Harness, Split};
 use lowmem_abi::boot::{BootInfo, VECTOR_RESCHED};
@@ -125,6 +129,18 @@ fn anonymous_memory_anon_vma_2_6_8() {
 }
 
 #[test]
+fn anonymous_memory_by_object_2_6_7() {
+    anonymous::<AnonmmMap, Direct>(Version::V2_6_7);
+    anonymous::<AnonVmaRfc, Split>(Version::V2_6_7);
+    anonymous::<AnonVmaChain, Direct>(Version::V2_6_7);
+}
+
+#[test]
+fn anonymous_memory_by_page_table_scan_2_4() {
+    anonymous::<SwapOut, Direct>(Version::V2_4);
+}
+
+#[test]
 fn a_shared_object_swaps_through_its_vector() {
     for version in [Version::V2_6_7, Version::V2_6_0, Version::V2_6_8] {
         let mut h = storm::<AnonVmaMap, Direct>(version, SHARED | ANONYMOUS, NO_FILE);
@@ -209,6 +225,9 @@ fn swapoff<R: Scheme, U: Access>(flags: u32) {
 fn swapoff_brings_private_pages_back() {
     swapoff::<AnonVmaMap, Direct>(PRIVATE);
     swapoff::<PteChains, Direct>(PRIVATE);
+    swapoff::<AnonmmMap, Direct>(PRIVATE);
+    swapoff::<AnonVmaRfc, Direct>(PRIVATE);
+    swapoff::<AnonVmaChain, Direct>(PRIVATE);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod harness;
 mod space_model;
 mod world;
 
+use guest_vm::axes::MapKind;
 use guest_vm::kernel::Kernel;
 use guest_vm::layout::{Vma, vm};
 use guest_vm::mm::vma::find_vma;
@@ -12,7 +13,11 @@ use guest_vm::page_alloc::Gfp;
 use guest_vm::ptr::Low;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
+use guest_vm::rmap::anon_vma_chain::AnonVmaChain;
+use guest_vm::rmap::anon_vma_rfc::AnonVmaRfc;
+use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::pte_chain::PteChains;
+use guest_vm::rmap::swap_out::SwapOut;
 use guest_vm::slab::{self, CacheId, kmem_cache_alloc};
 use guest_vm::task;
 use harness::{Access, Direct, Split};
@@ -728,6 +733,10 @@ fn fork_with_few_pages<S: Scheme, A: Access>() {
             assert_eq!((w.mm().users(k), task::tasks(k).mmlist_nr(k)), (1, 1));
             let mut now = in_use(k);
             now.retain(|what, n| before.get(what) != Some(n) && *what != "stacks");
+            if S::KIND == MapKind::AnonVmaRfc {
+                // The parent keeps what its vmas got for sharing.
+                now.remove("anon_vma");
+            }
             assert!(now.is_empty(), "left by a failed fork: {now:?}");
         }
     }
@@ -740,6 +749,10 @@ fn a_fork_that_runs_out_of_memory_leaves_nothing() {
     fork_with_few_pages::<PteChains, Direct>();
     fork_with_few_pages::<AnonVmaMap, Direct>();
     fork_with_few_pages::<AnonVmaMap, Split>();
+    fork_with_few_pages::<AnonmmMap, Direct>();
+    fork_with_few_pages::<AnonVmaRfc, Direct>();
+    fork_with_few_pages::<AnonVmaChain, Split>();
+    fork_with_few_pages::<SwapOut, Direct>();
 }
 
 fn move_without_memory<S: Scheme>() {
@@ -780,4 +793,8 @@ fn move_without_memory<S: Scheme>() {
 fn a_move_that_runs_out_of_page_tables_is_taken_back() {
     move_without_memory::<PteChains>();
     move_without_memory::<AnonVmaMap>();
+    move_without_memory::<AnonmmMap>();
+    move_without_memory::<AnonVmaRfc>();
+    move_without_memory::<AnonVmaChain>();
+    move_without_memory::<SwapOut>();
 }

@@ -12,6 +12,7 @@ use guest_vm::rmap::objrmap::Hybrid;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::rmap::pte_chain_dl::DoubleChains;
 use guest_vm::rmap::pte_chain_v1::SingleChains;
+use guest_vm::rmap::swap_out::SwapOut;
 use guest_vm::task;
 use harness::{Access, Direct, Split};
 use lowmem_abi::call;
@@ -361,5 +362,12 @@ proptest! {
         ops in proptest::collection::vec(op(), 1..60)
     ) {
         random_operations::<AnonmmMap, Direct>(&ops);
+    }
+
+    #[test]
+    fn operations_agree_with_the_interval_model_under_swap_out_on_4g4g(
+        ops in proptest::collection::vec(op(), 1..60)
+    ) {
+        random_operations::<SwapOut, Split>(&ops);
     }
 }

@@ -12,7 +12,7 @@ use super::object;
 use super::{Adjust, PteAt, ReverseMap, Unmap};
 use crate::bug_on;
 use crate::guest_struct;
-use crate::kernel::{Kernel, Oom};
+use crate::kernel::{Kernel, Oom, Planted};
 use crate::layout::{Mm, Page, Vma, pg, vm, vm_ops};
 use crate::list::ListHead;
 use crate::mm::vma::find_vma_prev;
@@ -277,7 +277,8 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
             } else {
                 a.next
             };
-            if of_vma(k, importer).is_null() {
+            let forgotten = !a.swallow && k.planted(Planted::ShiftWithoutAnonVma);
+            if of_vma(k, importer).is_null() && !forgotten {
                 part(importer).set_anon_vma(k, lock);
                 link(k, importer, lock);
             }
