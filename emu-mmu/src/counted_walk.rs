@@ -2,7 +2,8 @@
 //!
 //! One cache access per entry read that no walk cache holds, one more for each entry whose A (or A and D) must be set
 //! (decisions D5, D8; SDM vol. 3A, sections 4.3, 4.4.2, 4.7, 4.8). A of a directory entry is set as soon as the entry is found
-//! good, A and D of the leaf only when the access is allowed. PDPTEs are registers and cost nothing here.
+//! good (PAE), or only when the access is allowed (32-bit paging, as the 386 did and test suites for it expect; the manual
+//! allows both), A and D of the leaf only when the access is allowed. PDPTEs are registers and cost nothing here.
 //!
 //! Invariant: for every state of memory the outcome equals the plain walker's plus the rights check, and memory differs
 //! only by A and D bits.
@@ -10,6 +11,7 @@
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::cache::Hierarchy;
 use crate::entry::{ACCESSED, Control, DIRTY, PageSize, Rights, Root, TlbEntry, Why};
+use crate::mmu::PagingMode;
 use crate::pde_cache::PdeCache;
 use crate::phys::PhysMem;
 use crate::walk;
@@ -33,6 +35,7 @@ impl WalkContext<'_> {
         let control = self.control;
         let pde_at = control.pde_address(self.root, va);
         let pde_at = pde_at.ok_or(Why::NotPresent)?;
+        let mut unmarked = false;
         let pde = match self.pde_cache.get(va) {
             Some(pde) => pde,
             None => {
@@ -43,8 +46,11 @@ impl WalkContext<'_> {
                     let entry = control.leaf(Rights::ALL, pde, size);
                     return self.use_leaf(pde_at, pde, entry, need);
                 }
-                self.set(pde_at, pde, ACCESSED);
-                self.pde_cache.insert(va, pde | ACCESSED);
+                if control.mode == PagingMode::Bits32 {
+                    unmarked = true;
+                } else {
+                    self.mark_directory(va, pde_at, pde);
+                }
                 pde
             }
         };
@@ -52,7 +58,16 @@ impl WalkContext<'_> {
         let pte = self.load(at);
         walk::check(control, pte, PageSize::Small)?;
         let entry = control.leaf(Rights::ALL.and(pde), pte, PageSize::Small);
+        if unmarked && entry.has(need & !TlbEntry::D) {
+            self.mark_directory(va, pde_at, pde);
+        }
         self.use_leaf(at, pte, entry, need)
+    }
+
+    /// A directory entry is used: marks it accessed and keeps it.
+    fn mark_directory(&mut self, va: VirtAddr, at: PhysAddr, pde: u64) {
+        self.set(at, pde, ACCESSED);
+        self.pde_cache.insert(va, pde | ACCESSED);
     }
 
     /// A write hit an entry with D=0: sets D (and A) in the leaf that memory holds now, by one access of its own. The

@@ -158,15 +158,15 @@ fn arpl_reg(cpu: &mut Cpu, op: &Op) -> Exec {
     }
     Ok(Out::Next)
 }
+/// A selector that stays what it is is not written: the operand may be read-only then.
 fn arpl_mem(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.need_protected()?;
-    let va = cpu.writable_at(op, 2)?;
     let by = Half::get(&cpu.regs, op.r2);
-    cpu.modify::<Half>(va, |flags, selector| {
-        let new = raised_rpl(selector, by);
-        flags.set_zf(new.is_some());
-        new
-    })?;
+    let new = raised_rpl(cpu.load::<Half>(op)?, by);
+    if let Some(v) = new {
+        cpu.store::<Half>(op, v)?;
+    }
+    cpu.flags.set_zf(new.is_some());
     Ok(Out::Next)
 }
 

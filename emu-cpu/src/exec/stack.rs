@@ -74,8 +74,10 @@ fn pop_mem<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 fn pop_sreg<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     let selector = cpu.peek_stack::<W>(0)? as u16;
+    // The stack that was popped from decides how wide its pointer is.
+    let esp = cpu.stack_plus(u32::from(W::SIZE));
     cpu.load_segment(Seg::ALL[usize::from(op.r1)], selector)?;
-    cpu.regs[ESP] = cpu.stack_plus(u32::from(W::SIZE));
+    cpu.regs[ESP] = esp;
     Ok(Out::Next)
 }
 
