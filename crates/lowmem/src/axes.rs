@@ -9,7 +9,8 @@
 use crate::cli::AxisArgs;
 use crate::failure::Failure;
 use lowmem_cost::Preset;
-use lowmem_report::config::{self, Config, Rmap, Split};
+use lowmem_report::config::{self, Config, Kernel, Rmap, Split};
+use lowmem_report::kernels::config_of;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
@@ -30,7 +31,9 @@ pub(crate) fn matrix(
 ) -> Result<Vec<Config>, Failure> {
     let from_file = !bases.is_empty();
     let mut rows = if from_file { bases } else { kernels(args)? };
-    let all = |given: bool| unset == Unset::AllPairs && !from_file && !given;
+    // A kernel has a reverse map and a split of its own.
+    let free = !from_file && args.kernel.is_empty();
+    let all = |given: bool| unset == Unset::AllPairs && free && !given;
 
     widen(&mut rows, &args.cpu, |c, v: &String| c.cpu.clone_from(v));
     if !from_file || !args.cpu.is_empty() {
@@ -93,9 +96,11 @@ pub(crate) fn matrix(
 }
 
 fn kernels(args: &AxisArgs) -> Result<Vec<Config>, Failure> {
-    let mut rows = vec![Config::default()];
-    widen(&mut rows, &parse(&args.kernel)?, |c, v| c.kernel = *v);
-    Ok(rows)
+    let kernels: Vec<Kernel> = parse(&args.kernel)?;
+    Ok(match kernels.as_slice() {
+        [] => vec![Config::default()],
+        some => some.iter().map(|&k| config_of(k)).collect(),
+    })
 }
 
 /// Replaces each row by one per value; no values leave the rows alone.
@@ -145,61 +150,31 @@ pub(crate) fn settings(options: &[String]) -> Result<BTreeMap<String, String>, F
 
 /// The axes that differ from what the kernel alone would set.
 fn overrides(row: &Config) -> BTreeMap<String, String> {
-    let kernel = Config {
-        kernel: row.kernel,
-        ..Config::default()
-    };
-    let axes: [(&str, String, String); 13] = [
-        ("split", row.split.to_string(), kernel.split.to_string()),
-        ("rmap", row.rmap.to_string(), kernel.rmap.to_string()),
-        (
-            "file_vmas",
-            row.file_vmas.to_string(),
-            kernel.file_vmas.to_string(),
-        ),
-        (
-            "nonlinear",
-            row.nonlinear.to_string(),
-            kernel.nonlinear.to_string(),
-        ),
-        (
-            "page_cache",
-            row.page_cache.to_string(),
-            kernel.page_cache.to_string(),
-        ),
-        (
-            "cluster",
-            row.cluster.to_string(),
-            kernel.cluster.to_string(),
-        ),
-        (
-            "highpte",
-            row.highpte.to_string(),
-            kernel.highpte.to_string(),
-        ),
-        ("build", row.build.to_string(), kernel.build.to_string()),
-        (
-            "reclaim",
-            row.reclaim.to_string(),
-            kernel.reclaim.to_string(),
-        ),
-        ("hz", row.hz.to_string(), kernel.hz.to_string()),
-        ("stack", row.stack.to_string(), kernel.stack.to_string()),
-        (
-            "young_flush",
-            row.young_flush.to_string(),
-            kernel.young_flush.to_string(),
-        ),
-        (
-            "anon_vma_reuse",
-            row.anon_vma_reuse.to_string(),
-            kernel.anon_vma_reuse.to_string(),
-        ),
-    ];
-    axes.into_iter()
-        .filter(|(_, value, kernel)| value != kernel)
-        .map(|(axis, value, _)| (axis.to_owned(), value))
+    values(row)
+        .into_iter()
+        .zip(values(&config_of(row.kernel)))
+        .filter(|(own, kernel)| own != kernel)
+        .map(|((axis, value), _)| (axis.to_owned(), value))
         .collect()
+}
+
+/// The axes that a kernel decides, by name.
+pub(crate) fn values(c: &Config) -> Vec<(&'static str, String)> {
+    vec![
+        ("split", c.split.to_string()),
+        ("rmap", c.rmap.to_string()),
+        ("file_vmas", c.file_vmas.to_string()),
+        ("nonlinear", c.nonlinear.to_string()),
+        ("page_cache", c.page_cache.to_string()),
+        ("cluster", c.cluster.to_string()),
+        ("highpte", c.highpte.to_string()),
+        ("build", c.build.to_string()),
+        ("reclaim", c.reclaim.to_string()),
+        ("hz", c.hz.to_string()),
+        ("stack", c.stack.to_string()),
+        ("young_flush", c.young_flush.to_string()),
+        ("anon_vma_reuse", c.anon_vma_reuse.to_string()),
+    ]
 }
 
 /// The preset of a configuration with its settings on; `None` for `none`.

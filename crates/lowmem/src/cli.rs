@@ -350,10 +350,12 @@ pub(crate) enum PresetsCommand {
     /// Name the presets
     #[command(after_help = "Example:\n  lowmem presets list")]
     List,
-    /// Every number of one preset with mark and source
-    #[command(after_help = "Example:\n  lowmem presets show pentium3")]
+    /// Every number of one CPU preset with mark and source, or the axes of a kernel and what of it is not covered
+    #[command(
+        after_help = "Examples:\n  lowmem presets show pentium3\n  lowmem presets show 2.6.5-aa"
+    )]
     Show {
-        /// Preset name or .toml file
+        /// Name of a CPU or kernel preset, or a .toml file
         name: String,
         /// Set a number first (repeatable)
         #[arg(long, value_name = "KEY=VALUE")]

@@ -8,6 +8,7 @@ use crate::{axes, output};
 use lowmem_cost::Preset;
 use lowmem_cost::preset::Mark;
 use lowmem_report::config::{Kernel, Rmap, Split};
+use lowmem_report::kernels::{config_of, not_covered};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -19,6 +20,13 @@ pub(crate) fn run(args: &PresetsArgs) -> Result<ExitCode, Failure> {
     let text = match (&args.command, args.json) {
         (None | Some(PresetsCommand::List), false) => list()?,
         (None | Some(PresetsCommand::List), true) => list_json()?,
+        (Some(PresetsCommand::Show { name, .. }), json) if name.parse::<Kernel>().is_ok() => {
+            let kernel: Kernel = name.parse().expect("just parsed");
+            match json {
+                true => pretty(&kernel_json(kernel)),
+                false => show_kernel(kernel),
+            }
+        }
         (Some(PresetsCommand::Show { name, set }), json) => {
             let mut preset = Preset::open(name)?;
             for (key, value) in axes::settings(set)? {
@@ -84,6 +92,44 @@ fn list_json() -> Result<String, Failure> {
         .map(|name| Preset::open(name).map(|p| show_json(&p)))
         .collect::<Result<_, _>>()?;
     Ok(pretty(&json!({ "schema": SCHEMA, "cpu": presets })))
+}
+
+/// A historic kernel: its axes, and what of it is not covered.
+fn show_kernel(kernel: Kernel) -> String {
+    let config = config_of(kernel);
+    let mut out = format!("{kernel}: {}\n\n", kernel.sentence());
+    for (axis, value) in axes::values(&config) {
+        out.push_str(&format!("  {axis:<16}{value}\n"));
+    }
+    out.push_str("\nnot covered\n");
+    for line in not_covered(kernel) {
+        out.push_str(&textwrap(line));
+    }
+    out
+}
+
+/// A list item, wrapped to 100 columns.
+fn textwrap(line: &str) -> String {
+    let mut out = String::from("  -");
+    let mut width = 3;
+    for word in line.split(' ') {
+        if width + 1 + word.len() > 98 {
+            out.push_str("\n   ");
+            width = 3;
+        }
+        out.push(' ');
+        out.push_str(word);
+        width += 1 + word.len();
+    }
+    out.push('\n');
+    out
+}
+
+fn kernel_json(kernel: Kernel) -> Value {
+    json!({
+        "schema": SCHEMA, "kernel": kernel.to_string(), "title": kernel.sentence(),
+        "config": config_of(kernel), "not_covered": not_covered(kernel),
+    })
 }
 
 fn show(preset: &Preset) -> String {

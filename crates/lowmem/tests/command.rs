@@ -59,10 +59,6 @@ fn what_is_planned_is_answered_with_its_name() {
         (&["validate"], "lowmem: validate: not yet"),
         (&["trace", "upgrade", t], "lowmem: trace upgrade: not yet"),
         (
-            &["compare", t, "--kernel", "2.6.6"],
-            "lowmem: kernel 2.6.6: not yet",
-        ),
-        (
             &["compare", t, "--cluster", "2"],
             "lowmem: cluster 2: not yet",
         ),
@@ -348,4 +344,44 @@ fn generated_loads_replay() {
             "{load:?}"
         );
     }
+}
+
+#[test]
+fn kernels_are_shown_with_what_they_lack() {
+    let text = good(&["presets", "show", "2.6.6"]);
+    assert!(
+        text.contains("pte_chain") && text.contains("not covered"),
+        "{text}"
+    );
+    let json: Value =
+        serde_json::from_str(&good(&["presets", "show", "2.6.34", "--json"])).unwrap();
+    assert_eq!(json["config"]["rmap"], "anon_vma_chain");
+    assert_eq!(json["config"]["young_flush"], "on");
+}
+
+/// Kernels are combinations of axes: the rows say so, and an axis set apart is an override.
+#[test]
+fn kernels_set_the_axes() {
+    let (_dir, path) = trace();
+    let args = [
+        "compare",
+        text(&path),
+        "--kernel",
+        "2.6.6,2.6.7",
+        "--hz",
+        "100",
+        "--mode",
+        "native",
+        "--json",
+    ];
+    let result: Value = serde_json::from_str(&good(&args)).unwrap();
+    let rows = result["results"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0]["config"]["rmap"], "pte_chain");
+    assert_eq!(rows[0]["config"]["file_vmas"], "list");
+    assert_eq!(
+        rows[0]["config"]["overrides"],
+        serde_json::json!({"hz": "100"})
+    );
+    assert_eq!(rows[0]["memory_hash"], rows[1]["memory_hash"]);
 }

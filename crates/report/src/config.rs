@@ -15,19 +15,21 @@ axis! {
         /// Linux 2.6.7: anon_vma, prio_tree, tagged page cache.
         V2_6_7: "2.6.7", Built;
         /// Linux 2.4 with Andrea Arcangeli's VM: page-table scan, no reverse map.
-        V2_4Aa: "2.4-aa", Planned;
+        V2_4Aa: "2.4-aa", Built;
         /// Linux 2.6.0: pte_chain.
-        V2_6_0: "2.6.0", Planned;
+        V2_6_0: "2.6.0", Built;
         /// Linux 2.6.6: the last with pte_chain.
-        V2_6_6: "2.6.6", Planned;
+        V2_6_6: "2.6.6", Built;
         /// Linux 2.6.6 with object-based reverse mapping of file pages.
-        V2_6_6Objrmap: "2.6.6-objrmap", Planned;
+        V2_6_6Objrmap: "2.6.6-objrmap", Built;
         /// Linux 2.6 with Hugh Dickins' anonmm.
-        V2_6Anonmm: "2.6-anonmm", Planned;
+        V2_6Anonmm: "2.6-anonmm", Built;
         /// Linux 2.6.5-aa.
-        V2_6_5Aa: "2.6.5-aa", Planned;
+        V2_6_5Aa: "2.6.5-aa", Built;
+        /// Red Hat Enterprise Linux 3, hugemem: pte_chain on 4G/4G.
+        Rhel3Hugemem: "rhel3-hugemem", Built;
         /// Linux 2.6.34: anon_vma_chain.
-        V2_6_34: "2.6.34", Planned;
+        V2_6_34: "2.6.34", Built;
     }
 }
 
@@ -306,6 +308,9 @@ impl Config {
 
     /// Checks the ranges that types do not hold.
     pub fn check(&self) -> Result<(), ConfigError> {
+        // A kernel may stand for values that are not built.
+        self.page_cache.to_string().parse::<PageCache>()?;
+        self.reclaim.to_string().parse::<Reclaim>()?;
         let bytes = self.ram_bytes;
         if !(Self::MIN_RAM..=Self::MAX_RAM).contains(&bytes) || !bytes.is_multiple_of(4096) {
             return Err(ConfigError::Ram { bytes });

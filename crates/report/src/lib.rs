@@ -23,6 +23,7 @@ pub mod axis;
 pub mod config;
 pub mod csv;
 pub mod explain;
+pub mod kernels;
 pub mod measurement;
 pub mod progress;
 pub mod result;
