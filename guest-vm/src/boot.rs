@@ -12,7 +12,7 @@ use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::Kernel;
 use crate::kmap::{self, FIX_VSYSCALL, LAST_PKMAP, fix_to_virt, pkmap_base};
-use crate::layout::{Frame, pg};
+use crate::layout::{Frame, page_struct_bytes, pg};
 use crate::page_alloc::zone::{self, MAX_NR_ZONES, MAX_ORDER, ZoneKind, node};
 use crate::page_alloc::{Zone, buddy, pcp, pfn_to_page};
 use crate::pgtable::{ACCESSED, DIRTY, GLOBAL, PRESENT, PSE, Prot, Pte, RW, TABLE};
@@ -152,7 +152,7 @@ pub fn boot_core<K: Kernel>(k: K) {
     let slab_start = bootmem.next_pfn - slab_pages;
 
     zones_init(k, &mut bootmem);
-    let mem_map_pages = max_pfn.div_ceil(PAGE_SIZE / 32);
+    let mem_map_pages = (max_pfn * page_struct_bytes(k)).div_ceil(PAGE_SIZE);
     let dma_end = zone_bounds(k, ZoneKind::Dma).1;
     // Goal of boot allocations: above the DMA zone.
     let goal = if bootmem.next_pfn > dma_end {
@@ -373,7 +373,7 @@ fn init_pages<K: Kernel>(k: K, (from, to): (u32, u32), flags: u32) {
             page.set_mapping(k, 0);
             page.set_index(k, 0);
             page.lru(k).init(k);
-            page = page.field(32);
+            page = page.field(page_struct_bytes(k));
             pfn += 1;
         }
     }

@@ -20,7 +20,7 @@ files! {
     Vma => "mm/vma.rs", Merge => "mm/merge.rs", Mmap => "mm/mmap.rs", Munmap => "mm/munmap.rs",
     Mprotect => "mm/mprotect.rs", Mremap => "mm/mremap.rs", Brk => "mm/brk.rs", Shm => "mm/shm.rs",
     Fremap => "mm/fremap.rs", Fork => "mm/fork.rs", Exec => "mm/exec.rs", Exit => "mm/exit.rs",
-    Fault => "mm/fault.rs", Zap => "mm/zap.rs", PageCache => "page_cache.rs", RadixTree => "radix_tree.rs",
+    Fault => "mm/fault.rs", Zap => "mm/zap.rs", PageCache => "page_cache", RadixTree => "radix_tree.rs",
     Swap => "swap/mod.rs", Lru => "lru.rs", PteChain => "rmap/pte_chain.rs", AnonVma => "rmap/anon_vma.rs",
     FileRmap => "rmap/file.rs", Page => "page.rs", Syscall => "syscall.rs", Sync => "sync.rs", Panic => "panic",
     Objrmap => "rmap/objrmap.rs", PteChainV1 => "rmap/pte_chain_v1.rs", PteChainDl => "rmap/pte_chain_dl.rs",
@@ -28,6 +28,7 @@ files! {
     Anonmm => "rmap/anonmm.rs", AnonVmaRfc => "rmap/anon_vma_rfc.rs",
     AnonVmaChain => "rmap/anon_vma_chain.rs", SwapOut => "rmap/swap_out.rs",
     Io => "io.rs", Shmem => "shmem.rs", Reclaim => "reclaim/scan.rs",
+    Writeback => "writeback",
 }
 
 /// Stops: the invariant at this place does not hold.

@@ -6,6 +6,7 @@
 //!
 //! Invariant: nothing here writes guest memory.
 
+mod cache;
 mod lru;
 mod trees;
 
@@ -276,6 +277,7 @@ pub fn all<K: Kernel>(k: K) -> Result<(), Violation> {
     trees::check(k)?;
     writes(k)?;
     K::Rmap::check_all(k).map_err(|(what, value)| Violation::SchemeAll { what, value })?;
+    cache::check(k)?;
     let counter = page_state(k, State::NrPageTablePages);
     if counter != s.tables {
         return Err(Violation::PageTables {

@@ -4,7 +4,7 @@
 //! A trace names files by identity, not by descriptor, so one struct file per id stands in the table; opening is the first
 //! use. Ids from [`FIRST_SHARED`] are shared anonymous objects and SysV segments: zero-filled, kept in the object's own
 //! mapping, and gone with their last reference, where files stay cached until reclaim takes them. Left out: descriptors,
-//! per-process struct files, sizes (nothing is ever beyond the end of a file).
+//! per-process struct files, sizes (nothing is ever beyond the end of a file: what truncation took off reads as zeros).
 //!
 //! Invariant: `f_count` of a file is 1 + the vmas mapping it; of a shared object the vmas and segments naming it.
 
@@ -12,22 +12,25 @@ use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{File, Mapping, vm_ops as ops};
-use crate::lru;
+use crate::list::ListHead;
 use crate::objects::objects;
-use crate::page;
 use crate::page_alloc::Gfp;
-use crate::page_cache;
+use crate::page_cache::lists;
+use crate::page_cache::truncate::truncate_inode_pages;
 use crate::ptr::Low;
 use crate::radix_tree;
 use crate::rmap::file::i_mmap_init;
 use crate::shmem;
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
+use crate::writeback::inode::{inode_created, inode_gone};
 
 /// First id of shared anonymous objects and SysV segments.
 pub const FIRST_SHARED: u32 = 0x8000_0000;
 /// First id of objects made for MAP_SHARED|MAP_ANONYMOUS without an id.
 pub const FIRST_UNNAMED: u32 = 0xc000_0000;
 
+/// mapping->a_ops of files.
+const FILE_OPS: u32 = ops::FILE;
 /// mapping->a_ops of the swap cache; of files and shared objects it is their [`vm_ops`].
 pub const OPS_SWAP: u32 = 4;
 
@@ -44,9 +47,15 @@ guest_struct! {
 guest_struct! {
     /// struct inode, 324 bytes, with i_data inside.
     pub struct Inode [K] size 324;
+    /// On inode_in_use, s_dirty or s_io.
+    at 8 => part i_list: ListHead;
     at 24 => word i_ino, set_i_ino: u32;
     at 28 => word i_count, set_i_count: u32;
     at 176 => part i_data: Mapping;
+    /// I_DIRTY_PAGES, I_LOCK. Its place and the next one's: assumption, near the end.
+    at 300 => word i_state, set_i_state: u32;
+    /// Trace clock when it became dirty.
+    at 304 => word dirtied_when, set_dirtied_when: u32;
 }
 
 /// The object with this id; one reference more. Made at its first use.
@@ -148,6 +157,9 @@ fn create<K: Kernel>(k: K, id: u32, ops: u32) -> Result<Low<File>, Oom> {
     if ops != self::ops::FILE {
         shmem::init(k, inode.i_data(k));
     }
+    inode.i_list(k).init(k);
+    inode.set_i_state(k, 0);
+    inode.set_dirtied_when(k, 0);
     dentry.set_d_count(k, 1);
     dentry.set_d_inode(k, inode);
     file.set_f_count(k, 1);
@@ -157,6 +169,9 @@ fn create<K: Kernel>(k: K, id: u32, ops: u32) -> Result<Low<File>, Oom> {
     file.set_mmap_hit(k, 0);
     file.set_mmap_miss(k, 0);
     file.set_f_mapping(k, inode.i_data(k));
+    if ops == FILE_OPS {
+        inode_created(k, inode);
+    }
     let o = objects(k);
     o.files_lock(k).lock(k);
     file.set_hash_next(k, o.file_hash(k, bucket(id)));
@@ -183,6 +198,7 @@ pub fn mapping_init<K: Kernel>(k: K, mapping: Low<Mapping>, ops: u32) {
     mapping.set_writeback_index(k, 0);
     mapping.set_a_ops(k, ops);
     i_mmap_init(k, mapping);
+    lists::init(k, mapping);
     mapping.set_truncate_count(k, 0);
     mapping.set_mapping_flags(k, 0);
 }
@@ -193,7 +209,7 @@ fn destroy<K: Kernel>(k: K, file: Low<File>) {
     o.files_lock(k).lock(k);
     unhash(k, file);
     o.files_lock(k).unlock(k);
-    truncate(k, file.f_mapping(k));
+    truncate_inode_pages(k, file.f_mapping(k), 0);
     shmem::free_all(k, file.f_mapping(k));
     free(k, file);
 }
@@ -210,6 +226,9 @@ fn unhash<K: Kernel>(k: K, file: Low<File>) {
 
 fn free<K: Kernel>(k: K, file: Low<File>) {
     let dentry: Low<Dentry> = Low::new(file.f_dentry(k));
+    if file.f_op(k) == ops::FILE {
+        inode_gone(k, dentry.d_inode(k));
+    }
     kmem_cache_free(k, inode_cache(file.f_op(k)), dentry.d_inode(k));
     kmem_cache_free(k, CacheId::Dentry, dentry);
     kmem_cache_free(k, CacheId::Filp, file);
@@ -256,43 +275,4 @@ pub fn prune<K: Kernel>(k: K, from: u32, count: u32) -> u32 {
         buckets += 1;
     }
     bucket
-}
-
-/// truncate_inode_pages: 16 pages at a time out of the cache; nothing maps them any more.
-fn truncate<K: Kernel>(k: K, mapping: Low<Mapping>) {
-    let pvec = lru::vectors(k).lookup(k);
-    let mut from = 0;
-    loop {
-        let irq = k.irq_save();
-        mapping.tree_lock(k).lock(k);
-        let mut nr = 0;
-        while nr < lru::PAGEVEC_SIZE {
-            match radix_tree::next(k, mapping.page_tree(k), from, None) {
-                None => break,
-                Some((index, page)) => {
-                    page::get_page(k, page);
-                    pvec.set_page(k, nr, page);
-                    nr += 1;
-                    from = index.wrapping_add(1);
-                }
-            }
-        }
-        pvec.set_nr(k, nr);
-        mapping.tree_lock(k).unlock(k);
-        k.irq_restore(irq);
-        if nr == 0 {
-            return;
-        }
-        let mut i = 0;
-        while i < nr {
-            let page = pvec.page(k, i);
-            page::lock_page(k, page);
-            crate::io::wait_on_page_writeback(k, page);
-            page_cache::truncate_complete_page(k, mapping, page);
-            page::unlock_page(k, page);
-            i += 1;
-        }
-        lru::lru_add_drain(k);
-        lru::release_pages(k, pvec);
-    }
 }

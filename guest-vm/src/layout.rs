@@ -4,7 +4,9 @@
 //! What a reverse map adds to a structure comes from `K::Rmap`: a pte_chain kernel has no anon_vma link in its vmas, so
 //! its vma is 12 bytes smaller, as it was before 2.6.7. Structures private to one module are declared there.
 
+use crate::axes::CacheKind;
 use crate::guest_struct;
+use crate::kernel::Kernel;
 use crate::list::ListHead;
 use crate::ptr::Low;
 use crate::rmap::ReverseMap;
@@ -74,8 +76,9 @@ pub mod pg {
 }
 
 guest_struct! {
-    /// struct page: 32 bytes since 2.6.6/rmap 9, also with PAE.
-    pub struct Page [K] size 32;
+    /// struct page: 32 bytes since 2.6.6/rmap 9, also with PAE. A page cache of lists needs page->list besides, behind the
+    /// rest ([`PAGE_LIST`]).
+    pub struct Page [K] size page_struct_bytes(k);
     at 0 => word flags, set_flags: u32;
     at 4 => word count, set_count: u32;
     /// mapcount, or the pte_chain kernels' union of direct pte and chain.
@@ -84,6 +87,18 @@ guest_struct! {
     at 16 => word mapping, set_mapping: u32;
     at 20 => word index, set_index: u32;
     at 24 => part lru: ListHead;
+}
+
+/// Where page->list lies, with a page cache of lists: 2.6.0 had it at 8, before `mapping`; behind the fields of 2.6.7 here.
+pub const PAGE_LIST: u32 = 32;
+
+/// Bytes of a struct page.
+#[inline(always)]
+pub fn page_struct_bytes<K: Kernel>(k: K) -> u32 {
+    match k.axes().page_cache {
+        CacheKind::Tagged => 32,
+        CacheKind::Lists => 40,
+    }
 }
 
 impl Low<Page> {
@@ -276,7 +291,8 @@ guest_struct! {
 }
 
 guest_struct! {
-    /// address_space: 84 bytes, inside the inode (2.6.7). Without NR_RESERVED fields nobody reads.
+    /// address_space: 84 bytes, inside the inode (2.6.7). Without NR_RESERVED fields nobody reads. A page cache of lists has
+    /// four list heads behind it ([`crate::page_cache::lists`]).
     pub struct Mapping [K] size 84;
     at 0 => word host, set_host: u32;
     at 4 => part page_tree: RadixRoot;

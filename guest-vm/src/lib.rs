@@ -27,6 +27,7 @@
 //! | [`page`], [`lru`] | struct page, its flags and locks; LRU lists and their vectors |
 //! | [`page_cache`], [`radix_tree`], [`mod@file`], [`swap`] | files, shared memory and their pages; swap |
 //! | [`prio_tree`] | which vmas map a page of a file |
+//! | [`writeback`] | dirty inodes, thresholds and ages, pdflush, fsync |
 //! | [`reclaim`], [`shmem`] | page reclaim, kswapd, out of memory; shared memory that can be swapped |
 //! | [`io`], [`clock`] | page writes under way; VM time |
 //! | [`check`] | invariants by brute force (native only) |
@@ -77,5 +78,6 @@ pub mod trap;
 pub mod uaccess;
 pub mod uaccess_direct;
 pub mod uaccess_split;
+pub mod writeback;
 #[cfg(all(target_arch = "x86", target_os = "none"))]
 pub mod x86;

@@ -14,6 +14,7 @@ use crate::ptr::Low;
 use crate::root;
 use crate::swap::{self, SwapInfo};
 use crate::sync::SpinLock;
+use crate::writeback;
 use core::mem::offset_of;
 use lowmem_abi::boot::BootInfo;
 use lowmem_abi::layout::BOOT_INFO;
@@ -85,5 +86,6 @@ pub fn init<K: Kernel>(k: K) -> Result<(), Oom> {
     zero.set_flags(k, zero.flags(k) | 1 << pg::RESERVED);
     o.set_zero_page(k, zero);
     file::mapping_init(k, o.swapper_space(k), file::OPS_SWAP);
+    writeback::init(k);
     swap::init(k, boot_word(k, offset_of!(BootInfo, swap_slots)))
 }

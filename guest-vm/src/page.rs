@@ -11,9 +11,8 @@ use crate::bug_on;
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, Page, Vma, pg};
 use crate::list::ListHead;
-use crate::percpu::{State, mod_page_state};
+pub use crate::page_cache::track::set_page_dirty;
 use crate::ptr::Low;
-use crate::radix_tree::{self, Tag};
 use crate::swap;
 use lowmem_abi::layout::PAGE_SHIFT;
 
@@ -127,29 +126,4 @@ pub fn is_anon<K: Kernel>(k: K, page: Low<Page>) -> bool {
 #[inline(always)]
 pub fn linear_page_index<K: Kernel>(k: K, vma: Low<Vma>, addr: u32) -> u32 {
     (addr.wrapping_sub(vma.start(k)) >> PAGE_SHIFT).wrapping_add(vma.pgoff(k))
-}
-
-/// set_page_dirty: the flag; for pages of a mapping also the tag in its tree.
-pub fn set_page_dirty<K: Kernel>(k: K, page: Low<Page>) {
-    let mapping = page_mapping(k, page);
-    if mapping.is_null() {
-        if !test(k, page, pg::DIRTY) {
-            set(k, page, pg::DIRTY);
-        }
-        return;
-    }
-    if test_and_set(k, page, pg::DIRTY) {
-        return;
-    }
-    let irq = k.irq_save();
-    mapping.tree_lock(k).lock(k);
-    let index = if test(k, page, pg::SWAPCACHE) {
-        page.private(k)
-    } else {
-        mod_page_state(k, State::NrDirty, 1);
-        page.index(k)
-    };
-    radix_tree::tag_set(k, mapping.page_tree(k), index, Tag::Dirty);
-    mapping.tree_lock(k).unlock(k);
-    k.irq_restore(irq);
 }

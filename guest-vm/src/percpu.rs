@@ -21,17 +21,19 @@ guest_struct! {
     at 8 => word tlb_state, set_tlb_state: u32;
     /// cpu_tlbstate: whose tables are loaded.
     at 12 => word tlb_active_mm, set_tlb_active_mm: Low<Mm>;
-    /// What is to be done before the next return to user mode: [`WORK_IO`], [`WORK_KSWAPD`] (TIF_NEED_RESCHED of a real kernel,
-    /// which wakes threads for it).
+    /// What is to be done before the next return to user mode: [`WORK_IO`], [`WORK_KSWAPD`], [`WORK_WRITEBACK`] (TIF_NEED_RESCHED of
+    /// a real kernel, which wakes threads for it).
     at 16 => word work, set_work: u32;
     /// Counters of the VM (include/linux/page-flags.h, struct page_state), one word each, see [`State`].
     at 64 => words page_state, set_page_state: u32, 32;
 }
 
-/// Page writes are under way.
+/// Page writes that reclaim began are under way.
 pub const WORK_IO: u32 = 1;
 /// kswapd was woken.
 pub const WORK_KSWAPD: u32 = 2;
+/// Something is dirty, or under way to the disk: pdflush looks at the clock.
+pub const WORK_WRITEBACK: u32 = 4;
 
 /// Asks for work before the next return to user mode.
 #[inline]

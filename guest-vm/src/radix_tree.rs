@@ -8,11 +8,13 @@
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
+use crate::lru::Pagevec;
 use crate::layout::{Page, RadixRoot};
 use crate::page_alloc::Gfp;
 use crate::ptr::Low;
 use crate::root;
 use crate::slab::{self, CacheId};
+use lowmem_abi::probe::Probe;
 
 /// Bits of the index one level decides.
 const MAP_SHIFT: u32 = 6;
@@ -340,4 +342,74 @@ pub fn next<K: Kernel>(
             }
         }
     }
+}
+
+/// radix_tree_gang_lookup_tag: appends items with `tag` from `from` on to `pvec` until it holds `most`; where to go on, 0
+/// behind the last index there is. Each leaf is reached from the root, and within it bit after bit is looked at (counted by a
+/// probe, on every level).
+pub fn gang_lookup_tag<K: Kernel>(
+    k: K,
+    tree: Low<RadixRoot>,
+    (from, most): (u32, u32),
+    tag: Tag,
+    pvec: Low<Pagevec>,
+) -> u32 {
+    let height = tree.height(k);
+    let mut index = from;
+    if tree.rnode(k) == 0 {
+        return index;
+    }
+    while pvec.nr(k) < most && index <= max_index(height) {
+        index = lookup_tag_leaf(k, tree, (index, most), tag, pvec);
+        if index == 0 {
+            break;
+        }
+    }
+    index
+}
+
+/// __lookup_tag: the tagged items of one leaf, or the end of a subtree without any.
+fn lookup_tag_leaf<K: Kernel>(
+    k: K,
+    tree: Low<RadixRoot>,
+    (from, most): (u32, u32),
+    tag: Tag,
+    pvec: Low<Pagevec>,
+) -> u32 {
+    let mut index = from;
+    let mut level = tree.height(k);
+    let mut node = Low::<RadixNode>::new(tree.rnode(k));
+    while level > 1 {
+        let shift = (level - 1) * MAP_SHIFT;
+        let mut offset = index >> shift & MAP_MASK;
+        loop {
+            k.probe(Probe::DirtyScanned);
+            if node.tag_bit(k, tag, offset) {
+                break;
+            }
+            index = (index >> shift).wrapping_add(1).wrapping_shl(shift);
+            offset += 1;
+            if offset == MAP_SIZE || index == 0 {
+                return index;
+            }
+        }
+        node = Low::new(node.slot(k, offset));
+        level -= 1;
+    }
+    let mut offset = index & MAP_MASK;
+    while offset < MAP_SIZE {
+        k.probe(Probe::DirtyScanned);
+        let found = node.tag_bit(k, tag, offset);
+        index = index.wrapping_add(1);
+        if found {
+            let nr = pvec.nr(k);
+            pvec.set_page(k, nr, Low::new(node.slot(k, offset)));
+            pvec.set_nr(k, nr + 1);
+            if nr + 1 == most {
+                break;
+            }
+        }
+        offset += 1;
+    }
+    index
 }

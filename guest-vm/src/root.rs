@@ -25,6 +25,8 @@ pub const IO_QUEUE: u32 = PER_CPU_OBJECTS + 0x3000;
 pub const TASKS: u32 = 0x4_0000;
 /// Offset of file table, page cache, LRU, swap, reverse-map caches.
 pub const OBJECTS: u32 = 0x5_0000;
+/// Offset of writeback's state: thresholds, inode lists, writers, the device's queue (`writeback`).
+pub const WRITEBACK: u32 = OBJECTS + 0x1_0000;
 /// Size of all.
 pub const BYTES: u32 = lowmem_abi::layout::ROOT_END - ROOT;
 

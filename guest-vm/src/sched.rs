@@ -15,7 +15,7 @@ use crate::kernel::Kernel;
 use crate::layout::{Frame, Mm, Task};
 use crate::mailbox::mailbox;
 use crate::mm::mm_struct::{mmdrop, mmgrab};
-use crate::percpu::{WORK_IO, WORK_KSWAPD, this_cpu};
+use crate::percpu::{WORK_IO, WORK_KSWAPD, WORK_WRITEBACK, this_cpu};
 use crate::ptr::Low;
 use crate::reclaim;
 use crate::task::{self, current, init_mm, tasks};
@@ -56,13 +56,17 @@ pub fn return_to_user<K: Kernel>(k: K, frame: Low<Frame>) -> Low<Frame> {
     out
 }
 
-/// What was put off to here: page writes complete, kswapd runs if it was woken (it may begin writes, which then complete at the
+/// What was put off to here: pdflush looks whether something is due, page writes complete, kswapd runs if it was woken (it may begin writes, which then complete at the
 /// next return).
 #[cold]
 #[inline(never)]
 fn do_work<K: Kernel>(k: K) {
     let work = this_cpu(k).work(k);
-    this_cpu(k).set_work(k, 0);
+    // pdflush takes its bit back itself.
+    this_cpu(k).set_work(k, work & WORK_WRITEBACK);
+    if work & WORK_WRITEBACK != 0 {
+        crate::writeback::run(k);
+    }
     if work & WORK_IO != 0 {
         k.begin(Probe::Writeback);
         crate::io::complete_all(k);
@@ -118,8 +122,8 @@ fn schedule<K: Kernel>(k: K, frame: Low<Frame>, pid: u32) -> Low<Frame> {
     next.frame(k)
 }
 
-/// The running task sleeps and is the next to run: to idle and back, page tables kept.
-fn sleep_and_wake<K: Kernel>(k: K) {
+/// The running task sleeps and is the next to run, or waits for a device: to idle and back, page tables kept.
+pub fn sleep_and_wake<K: Kernel>(k: K) {
     let t = tasks(k);
     let task = current(k);
     k.begin(Probe::Switch);

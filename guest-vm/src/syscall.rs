@@ -8,7 +8,8 @@
 //! Invariant: every path that is opened is closed before eax is written.
 
 use crate::kernel::Kernel;
-use crate::layout::Frame;
+use crate::file;
+use crate::layout::{File, Frame};
 use crate::mailbox::mailbox;
 use crate::mm::madvise::sys_madvise;
 use crate::mm::mlock::{Lock, sys_mlock};
@@ -17,11 +18,15 @@ use crate::mm::mprotect::sys_mprotect;
 use crate::mm::mremap::{self, sys_mremap};
 use crate::mm::munmap::sys_munmap;
 use crate::mm::{Errno, brk, exec, exit, fork, fremap, shm};
+use crate::page_cache::truncate::vmtruncate;
+use crate::page_cache::write;
 use crate::ptr::{Kmapped, Low};
 use crate::swap::swapoff;
 use crate::task::tasks;
 use crate::uaccess::{copy_from_user, copy_to_user};
+use crate::writeback::sync;
 use lowmem_abi::call;
+use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
 use lowmem_abi::mailbox::NO_RESULT;
 use lowmem_abi::port::ReportKind;
 use lowmem_abi::probe::Probe;
@@ -49,6 +54,14 @@ pub fn dispatch<K: Kernel>(k: K, frame: Low<Frame>) {
         | call::SWAPON
         | call::SWAPOFF
         | call::IPC => path(k, Probe::Mmap, |k| address_space(k, frame, nr)),
+        call::PWRITE64 => path(k, Probe::Copy, |k| pwrite(k, frame)),
+        call::FSYNC | call::FDATASYNC => path(k, Probe::Writeback, |k| {
+            with_file(k, frame.ebx(k), |file| {
+                sync::fsync(k, file.f_mapping(k));
+                Ok(0)
+            })
+        }),
+        call::FTRUNCATE64 => path(k, Probe::Mmap, |k| ftruncate(k, frame)),
         _ => path(k, Probe::NullCall, |k| null_call(k)),
     };
     let eax = match result {
@@ -142,6 +155,51 @@ fn ipc<K: Kernel>(k: K, f: Low<Frame>, what: u32) -> Result<u32, Errno> {
         call::IPC_SHMCTL if f.edx(k) & 0xff == 0 => shm::sys_shm_remove(k),
         _ => null_call(k),
     }
+}
+
+/// Runs `f` with a reference to the file `id`.
+fn with_file<K: Kernel>(
+    k: K,
+    id: u32,
+    f: impl FnOnce(Low<File>) -> Result<u32, Errno>,
+) -> Result<u32, Errno> {
+    if id >= file::FIRST_SHARED {
+        return Err(Errno::Einval);
+    }
+    let file = file::fget(k, id)?;
+    let result = f(file);
+    file::fput(k, file);
+    result
+}
+
+/// pwrite64: the position's high word is in edi.
+fn pwrite<K: Kernel>(k: K, f: Low<Frame>) -> Result<u32, Errno> {
+    let (low, high) = (f.esi(k), f.edi(k));
+    let r = write::Request {
+        from: f.ecx(k),
+        bytes: f.edx(k),
+        index: low >> PAGE_SHIFT | high << (32 - PAGE_SHIFT),
+        offset: low & (PAGE_SIZE - 1),
+    };
+    let pages = (r.offset as u64 + r.bytes as u64).div_ceil(PAGE_SIZE as u64) as u32;
+    if r.bytes > i32::MAX as u32 || high >= 1 << PAGE_SHIFT || r.index.checked_add(pages).is_none() {
+        return Err(Errno::Einval);
+    }
+    with_file(k, f.ebx(k), |file| write::file_write(k, file, r))
+}
+
+/// ftruncate64, to whole pages.
+fn ftruncate<K: Kernel>(k: K, f: Low<Frame>) -> Result<u32, Errno> {
+    let (low, high) = (f.ecx(k), f.edx(k));
+    if high >= 1 << PAGE_SHIFT {
+        return Err(Errno::Einval);
+    }
+    let whole = low >> PAGE_SHIFT | high << (32 - PAGE_SHIFT);
+    let first = whole.saturating_add((low & (PAGE_SIZE - 1) != 0) as u32);
+    with_file(k, f.ebx(k), |file| {
+        vmtruncate(k, file.f_mapping(k), file.id(k), first);
+        Ok(0)
+    })
 }
 
 /// A call without effect on memory but its copies.

@@ -342,7 +342,8 @@ impl<S: Scheme> Kernel for Bare<S> {
     fn probe(self, p: Probe) {
         by_probe!(p, 0, count: VmaVisited VmaOutOfRange PteExamined PteCleared PageUnmapped UnmapYoung
             UnmapLocked UnmapPinned UnmapAgain CowCopied CowReused KmapAtomic KmapWrap ChainAllocated
-            ChainFreed AnonVmaAllocated AnonVmaFreed MajorFault VmaMerged VmaSplit MoveCopied);
+            ChainFreed AnonVmaAllocated AnonVmaFreed MajorFault VmaMerged VmaSplit MoveCopied
+            DirtyScanned PageWritten);
     }
     #[inline(always)]
     fn begin(self, p: Probe) {

@@ -40,8 +40,16 @@ pub const MUNLOCK: u32 = 151;
 pub const MREMAP: u32 = 163;
 /// vfork().
 pub const VFORK: u32 = 190;
+/// fsync(file id).
+pub const FSYNC: u32 = 118;
+/// fdatasync(file id).
+pub const FDATASYNC: u32 = 148;
+/// pwrite64(file id, buffer, bytes, position low, position high).
+pub const PWRITE64: u32 = 181;
 /// mmap2(address, length, prot, flags, file id, page offset).
 pub const MMAP2: u32 = 192;
+/// ftruncate64(file id, length low, length high).
+pub const FTRUNCATE64: u32 = 194;
 /// madvise(address, length, advice).
 pub const MADVISE: u32 = 219;
 /// exit_group(status).

@@ -88,6 +88,8 @@ pub enum TransferKind {
     SwapWrite = 4,
     /// The kernel sleeps for `index` milliseconds of VM time: no page is concerned.
     Wait = 5,
+    /// The file ends before page `index` from now on: what the device has from there on is gone, and reads as zeros.
+    FileTruncate = 6,
 }
 
 /// The four non-zero words of a file page that was never written: at byte offsets 0, 1024, 2048 and 3072.

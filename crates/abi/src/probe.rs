@@ -99,4 +99,8 @@ probes! {
     VmaSplit = 51, "vmas_split";
     /// Count: a shared page that mremap had to copy before moving it (anonmm).
     MoveCopied = 52, "move_copied";
+    /// Count: a tag bit, or a page of a list, looked at in the search for dirty pages or pages under writeback.
+    DirtyScanned = 60, "dirty_scanned";
+    /// Count: a page of a file submitted to the disk.
+    PageWritten = 61, "pages_written";
 }

@@ -101,7 +101,9 @@ const fn side_of(path: Probe) -> Option<Side> {
         | Probe::MajorFault
         | Probe::VmaMerged
         | Probe::VmaSplit
-        | Probe::MoveCopied => return None,
+        | Probe::MoveCopied
+        | Probe::DirtyScanned
+        | Probe::PageWritten => return None,
     })
 }
 

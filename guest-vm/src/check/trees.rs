@@ -8,7 +8,7 @@ use crate::objects::objects;
 use crate::page;
 use crate::prio_tree::{self, PrioRoot};
 use crate::ptr::Low;
-use crate::radix_tree::{RadixNode, TAGS, Tag};
+use crate::radix_tree::{RadixNode, TAGS};
 use crate::rmap::ReverseMap;
 use crate::rmap::file::SHARED;
 use crate::swap;
@@ -326,9 +326,6 @@ impl<K: Kernel> Tree<K> {
                 what: "page not at home",
             });
         }
-        let mut tags = [false; 2];
-        tags[Tag::Dirty as usize] = page::test(k, p, pg::DIRTY);
-        tags[Tag::Writeback as usize] = page::test(k, p, pg::WRITEBACK);
-        Ok(tags)
+        Ok(super::cache::tags_of(k, p))
     }
 }

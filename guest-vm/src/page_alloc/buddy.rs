@@ -9,7 +9,7 @@ use super::Zone;
 use super::zone::{FreeArea, MAX_ORDER};
 use crate::bug_on;
 use crate::kernel::Kernel;
-use crate::layout::Page;
+use crate::layout::{Page, page_struct_bytes};
 use crate::list::ListHead;
 use crate::ptr::Low;
 
@@ -19,7 +19,7 @@ pub(super) const LRU: u32 = 24;
 /// Struct page of index `i` in `zone`.
 #[inline(always)]
 fn page_at<K: Kernel>(k: K, zone: Low<Zone>, i: u32) -> Low<Page> {
-    Low::new(zone.zone_mem_map(k).wrapping_add(i.wrapping_mul(32)))
+    Low::new(zone.zone_mem_map(k).wrapping_add(i.wrapping_mul(page_struct_bytes(k))))
 }
 
 /// Inverts the bit of pair `index`; its old value.
@@ -34,7 +34,7 @@ fn change_bit<K: Kernel>(k: K, area: Low<FreeArea>, index: u32) -> bool {
 
 /// Gives a block of 2^`order` pages back, merging it with its buddies (zone lock held).
 pub fn free_block<K: Kernel>(k: K, zone: Low<Zone>, page: Low<Page>, order: u32) {
-    let mut idx = page.va().wrapping_sub(zone.zone_mem_map(k)) / 32;
+    let mut idx = page.va().wrapping_sub(zone.zone_mem_map(k)) / page_struct_bytes(k);
     let mut order = order;
     bug_on!(k, Buddy, idx & ((1 << order) - 1) != 0, page.va());
     bug_on!(k, Buddy, idx >= zone.spanned_pages(k), page.va());
@@ -63,7 +63,7 @@ pub fn take_block<K: Kernel>(k: K, zone: Low<Zone>, order: u32) -> Option<Low<Pa
             let lru = list.next(k);
             lru.del(k);
             let page: Low<Page> = lru.container(LRU);
-            let idx = page.va().wrapping_sub(zone.zone_mem_map(k)) / 32;
+            let idx = page.va().wrapping_sub(zone.zone_mem_map(k)) / page_struct_bytes(k);
             if high != MAX_ORDER - 1 {
                 change_bit(k, area, idx >> (high + 1));
             }

@@ -18,7 +18,7 @@ pub mod zone;
 use crate::bug_on;
 use crate::clock::nap;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Page, pg};
+use crate::layout::{Page, page_struct_bytes, pg};
 use crate::percpu;
 use crate::ptr::Low;
 use crate::reclaim::oom::{Rounds, is_livelock};
@@ -218,7 +218,7 @@ fn prep_new_page<K: Kernel>(k: K, page: Low<Page>, order: u32, owner: Owner) {
     page.set_count(k, 1);
     let mut i = 1;
     while i < 1 << order {
-        let other: Low<Page> = page.field(i * 32);
+        let other: Low<Page> = page.field(i * page_struct_bytes(k));
         let flags = other.flags(k) & FIXED_FLAGS;
         other.set_flags(k, flags | ((owner as u32) << pg::OWNER_SHIFT));
         i += 1;
@@ -237,7 +237,7 @@ pub fn free_pages<K: Kernel>(k: K, page: Low<Page>, order: u32) {
     percpu::mod_page_state(k, percpu::State::PgFree, 1 << order);
     let mut i = 0;
     while i < 1 << order {
-        free_pages_check(k, page.field(i * 32));
+        free_pages_check(k, page.field(i * page_struct_bytes(k)));
         i += 1;
     }
     let zone = zone_of(k, page);
@@ -294,13 +294,13 @@ pub fn set_owner<K: Kernel>(k: K, page: Low<Page>, owner: Owner) {
 /// Frame number of a page.
 #[inline(always)]
 pub fn page_to_pfn<K: Kernel>(k: K, page: Low<Page>) -> u32 {
-    page.va().wrapping_sub(zone::node(k).mem_map(k)) / 32
+    page.va().wrapping_sub(zone::node(k).mem_map(k)) / page_struct_bytes(k)
 }
 
 /// Page of a frame number; the frame must exist ([`pfn_valid`]).
 #[inline(always)]
 pub fn pfn_to_page<K: Kernel>(k: K, pfn: u32) -> Low<Page> {
-    Low::new(zone::node(k).mem_map(k).wrapping_add(pfn.wrapping_mul(32)))
+    Low::new(zone::node(k).mem_map(k).wrapping_add(pfn.wrapping_mul(page_struct_bytes(k))))
 }
 
 /// Whether a frame has a struct page.

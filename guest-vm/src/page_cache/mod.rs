@@ -3,10 +3,22 @@
 //!
 //! A page of a file that is not cached is read by the device at once (synthetic content, [`lowmem_abi::port::file_word`]); a
 //! page of a shared object is made of zeros. Left out: read-around (a trace has no file sizes, so a page is read only when asked
-//! for; the hit and miss counts it would look at are kept), the end of files, writeback (tags DIRTY and
-//! WRITEBACK work). A read through the call interface is [`file_read_page`].
+//! for; the hit and miss counts it would look at are kept), the end of files. A read through the call interface is
+//! [`file_read_page`].
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`track`] | what a mapping knows of its dirty pages and of those being written, with tags and with lists |
+//! | [`lists`] | the four lists of 2.6.0 |
+//! | [`truncate`] | pages behind a file's new end: out of page tables, out of the cache |
+//! | [`write`] | write() |
 //!
 //! Invariant: a page with a mapping is in that mapping's tree at its index and holds one reference for it.
+
+pub mod lists;
+pub mod track;
+pub mod truncate;
+pub mod write;
 
 use crate::bug_on;
 use crate::file;
@@ -89,6 +101,7 @@ pub fn insert_locked<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>, in
     page.set_mapping(k, mapping.va());
     page.set_index(k, index);
     mapping.set_nrpages(k, mapping.nrpages(k) + 1);
+    lists::added(k, mapping, page);
     account(k, 1);
 }
 
@@ -96,6 +109,7 @@ pub fn insert_locked<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>, in
 #[inline]
 pub fn remove_from_page_cache_locked<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) {
     radix_tree::delete(k, mapping.page_tree(k), page.index(k));
+    lists::removed(k, page);
     page.set_mapping(k, 0);
     mapping.set_nrpages(k, mapping.nrpages(k) - 1);
     account(k, u32::MAX);
@@ -109,9 +123,7 @@ pub fn cached_pages<K: Kernel>(k: K) -> u32 {
 /// truncate_complete_page: a locked page leaves its mapping; the tree's reference goes.
 pub fn truncate_complete_page<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) {
     bug_on!(k, PageCache, page.mapping(k) != mapping.va(), page.va());
-    if page::test_and_clear(k, page, pg::DIRTY) {
-        mod_page_state(k, State::NrDirty, u32::MAX);
-    }
+    track::cancel_dirty(k, mapping, page);
     page::clear(k, page, pg::UPTODATE);
     let irq = k.irq_save();
     mapping.tree_lock(k).lock(k);

@@ -1,0 +1,163 @@
+//! Truncation: what lies behind a file's new end leaves page tables and page cache (vmtruncate, unmap_mapping_range in mm/memory.c,
+//! truncate_inode_pages in mm/truncate.c of 2.6.7).
+//!
+//! Page tables first, private copies included, under i_mmap_lock and with truncate_count raised, so that a fault that had looked the
+//! page up before asks again; then the cache, in two passes: what is free at once, then what is locked or being written.
+//! Left out: the part of the last page behind a length that is no multiple of a page, SIGBUS beyond the end (such pages read
+//! as zeros).
+//!
+//! Invariant: afterwards no page of the mapping has an index of `first` or more, and no pte shows one that had.
+
+use crate::kernel::Kernel;
+use crate::layout::{Mapping, Vma};
+use crate::list::ListHead;
+use crate::lru;
+use crate::mm::populate::zap_nonlinear;
+use crate::mm::zap::zap_page_range;
+use crate::objects::objects;
+use crate::page;
+use crate::page_cache;
+use crate::prio_tree::{PrioRoot, Walk};
+use crate::ptr::Low;
+use crate::radix_tree;
+use crate::rmap::file::SHARED;
+use crate::writeback::queue::wait_on_page_writeback;
+use crate::layout::pg;
+use lowmem_abi::layout::PAGE_SHIFT;
+use lowmem_abi::port::{Transfer, TransferKind};
+
+/// vmtruncate of the file `id` to `first` pages.
+pub fn vmtruncate<K: Kernel>(k: K, mapping: Low<Mapping>, id: u32, first: u32) {
+    unmap_mapping_range(k, mapping, first);
+    truncate_inode_pages(k, mapping, first);
+    k.transfer(Transfer {
+        kind: TransferKind::FileTruncate as u32,
+        pfn: 0,
+        file: id,
+        index: first,
+    });
+}
+
+/// unmap_mapping_range from page `first` to the end, private copies as well.
+pub fn unmap_mapping_range<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32) {
+    mapping.i_mmap_lock(k).lock(k);
+    mapping.set_truncate_count(k, mapping.truncate_count(k).wrapping_add(1));
+    if objects(k).file_vmas(k) != 0 {
+        let mut walk = Walk::new(PrioRoot(mapping.i_mmap(k)), first, u32::MAX);
+        loop {
+            let vma = walk.next(k);
+            if vma.is_null() {
+                break;
+            }
+            zap_linear(k, vma, first);
+        }
+    } else {
+        each(k, mapping.i_mmap(k), |vma| zap_linear(k, vma, first));
+    }
+    each(k, mapping.i_mmap_nonlinear(k), |vma| {
+        zap_nonlinear(k, vma, first);
+    });
+    mapping.i_mmap_lock(k).unlock(k);
+}
+
+fn each<K: Kernel>(k: K, head: Low<ListHead>, f: impl Fn(Low<Vma>)) {
+    let mut at = head.next(k);
+    while at != head {
+        f(at.container(SHARED));
+        at = at.next(k);
+    }
+}
+
+/// The part of a linear vma that shows pages from `first` on.
+fn zap_linear<K: Kernel>(k: K, vma: Low<Vma>, first: u32) {
+    let (start, end, pgoff) = (vma.start(k), vma.end(k), vma.pgoff(k));
+    let pages = (end - start) >> PAGE_SHIFT;
+    let skip = first.saturating_sub(pgoff);
+    if skip < pages {
+        zap_page_range(k, vma, start + (skip << PAGE_SHIFT), (pages - skip) << PAGE_SHIFT);
+    }
+}
+
+/// truncate_inode_pages: every page from `first` on leaves the cache; nothing maps them.
+pub fn truncate_inode_pages<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32) {
+    if mapping.nrpages(k) == 0 {
+        return;
+    }
+    truncate_pass(k, mapping, first, Pass::Free);
+    truncate_pass(k, mapping, first, Pass::All);
+}
+
+/// Which pages a pass takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Those that are neither locked nor being written.
+    Free,
+    /// All, waiting for them.
+    All,
+}
+
+fn truncate_pass<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32, pass: Pass) {
+    let pvec = lru::vectors(k).lookup(k);
+    let mut from = first;
+    loop {
+        from = find_get_pages(k, mapping, from);
+        let nr = pvec.nr(k);
+        if nr == 0 {
+            return;
+        }
+        let mut i = 0;
+        while i < nr {
+            let page = pvec.page(k, i);
+            i += 1;
+            match pass {
+                Pass::Free => {
+                    if !page::trylock_page(k, page) {
+                        continue;
+                    }
+                    if page::test(k, page, pg::WRITEBACK) {
+                        page::unlock_page(k, page);
+                        continue;
+                    }
+                }
+                Pass::All => {
+                    page::lock_page(k, page);
+                    wait_on_page_writeback(k, page);
+                }
+            }
+            page_cache::truncate_complete_page(k, mapping, page);
+            page::unlock_page(k, page);
+        }
+        lru::lru_add_drain(k);
+        lru::release_pages(k, pvec);
+        if from == 0 {
+            return;
+        }
+    }
+}
+
+/// pagevec_lookup: up to 16 pages from `from` on, referenced, into the look-up vector; where to go on, 0 at the end of indices.
+fn find_get_pages<K: Kernel>(k: K, mapping: Low<Mapping>, from: u32) -> u32 {
+    let pvec = lru::vectors(k).lookup(k);
+    let irq = k.irq_save();
+    mapping.tree_lock(k).lock(k);
+    let mut next = from;
+    let mut nr = 0;
+    while nr < lru::PAGEVEC_SIZE {
+        match radix_tree::next(k, mapping.page_tree(k), next, None) {
+            None => break,
+            Some((index, page)) => {
+                page::get_page(k, page);
+                pvec.set_page(k, nr, page);
+                nr += 1;
+                next = index.wrapping_add(1);
+                if next == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    pvec.set_nr(k, nr);
+    mapping.tree_lock(k).unlock(k);
+    k.irq_restore(irq);
+    next
+}

@@ -1,0 +1,121 @@
+//! write(): user bytes into pages of the cache (generic_file_aio_write_nolock, mm/filemap.c of 2.6.7).
+//!
+//! For each page: the user's bytes are touched first, so that the copy under kmap_atomic cannot fault; the page is found or made and
+//! locked; if it is new and only part of it is written it is read (prepare_write); the copy; dirty (commit_write); unlocked; then
+//! the writer may have to help with writeback (balance_dirty_pages_ratelimited). Left out: i_sem, file sizes, timestamps,
+//! journals, buffer heads (get_block), O_SYNC, O_DIRECT.
+//!
+//! Invariant: a page is up to date before its lock is given back.
+
+use crate::kernel::{Kernel, Oom};
+use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
+use crate::layout::{File, Page, pg};
+use crate::lru;
+use crate::mm::Errno;
+use crate::page;
+use crate::page_alloc::{self, Gfp, page_to_pfn};
+use crate::page_cache::{add_to_page_cache_lru, clear_highpage, find_get_page};
+use crate::percpu::this_cpu;
+use crate::ptr::{Kmapped, Low};
+use crate::uaccess::copy_from_user;
+use crate::writeback::balance::balance_dirty_pages_ratelimited;
+use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
+use lowmem_abi::owner::Owner;
+use lowmem_abi::port::{Transfer, TransferKind};
+
+/// Where in the per-CPU page the byte that touches the user's buffer is read to.
+const TOUCHED: u32 = 244;
+
+/// Which bytes to write: where they lie in user memory, how many, and to which byte of the file.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// User address.
+    pub from: u32,
+    /// Bytes.
+    pub bytes: u32,
+    /// First page of the file.
+    pub index: u32,
+    /// Byte in that page.
+    pub offset: u32,
+}
+
+/// Carries `r` out; the bytes written.
+pub fn file_write<K: Kernel>(k: K, file: Low<File>, r: Request) -> Result<u32, Errno> {
+    let mapping = file.f_mapping(k);
+    let mut left = r.bytes;
+    let (mut from, mut index, mut offset) = (r.from, r.index, r.offset);
+    while left != 0 {
+        let room = PAGE_SIZE - offset;
+        let n = if left < room { left } else { room };
+        fault_in_pages_readable(k, from, n)?;
+        let page = grab_cache_page(k, file, index).map_err(|_| Errno::Enomem)?;
+        if !page::test(k, page, pg::UPTODATE) {
+            if n != PAGE_SIZE {
+                read(k, file, page, index);
+            }
+            // Reclaim on behalf of the new page may have taken the buffer; the real copy would fail and be made again by kmap.
+            if let Err(e) = fault_in_pages_readable(k, from, n) {
+                page::unlock_page(k, page);
+                page::put_page(k, page);
+                return Err(e);
+            }
+        }
+        let at = kmap_atomic(k, page, KmType::User0);
+        let copied = copy_from_user(k, at.at(offset), from, n);
+        kunmap_atomic(k, at, KmType::User0);
+        page::set(k, page, pg::UPTODATE);
+        page::set_page_dirty(k, page);
+        page::unlock_page(k, page);
+        lru::mark_page_accessed(k, page);
+        page::put_page(k, page);
+        copied.map_err(|_| Errno::Efault)?;
+        balance_dirty_pages_ratelimited(k, mapping);
+        left -= n;
+        from = from.wrapping_add(n);
+        offset = 0;
+        index = index.wrapping_add(1);
+    }
+    Ok(r.bytes)
+}
+
+/// Reads a byte of each page that `bytes` at `user` touch (at most two).
+fn fault_in_pages_readable<K: Kernel>(k: K, user: u32, bytes: u32) -> Result<(), Errno> {
+    let word = Kmapped(this_cpu(k).va() + TOUCHED);
+    let touch = |at: u32| copy_from_user(k, word, at & !3, 4).map_err(|_| Errno::Efault);
+    touch(user)?;
+    let last = user.wrapping_add(bytes - 1);
+    if (user ^ last) >> PAGE_SHIFT != 0 {
+        touch(last)?;
+    }
+    Ok(())
+}
+
+/// grab_cache_page: the page at `index`, locked and with a reference; a new one has no content yet.
+fn grab_cache_page<K: Kernel>(k: K, file: Low<File>, index: u32) -> Result<Low<Page>, Oom> {
+    let mapping = file.f_mapping(k);
+    let page = find_get_page(k, mapping, index);
+    if !page.is_null() {
+        page::lock_page(k, page);
+        return Ok(page);
+    }
+    let page = page_alloc::alloc_pages(k, Gfp::HighUser, 0, Owner::PageCache)?;
+    if let Err(e) = add_to_page_cache_lru(k, page, mapping, index) {
+        page::put_page(k, page);
+        return Err(e);
+    }
+    Ok(page)
+}
+
+/// prepare_write of a part: the rest comes from the device, or is zero.
+fn read<K: Kernel>(k: K, file: Low<File>, page: Low<Page>, index: u32) {
+    if file.f_mapping(k).a_ops(k) == crate::layout::vm_ops::FILE {
+        k.transfer(Transfer {
+            kind: TransferKind::FileRead as u32,
+            pfn: page_to_pfn(k, page),
+            file: file.id(k),
+            index,
+        });
+    } else {
+        clear_highpage(k, page);
+    }
+}

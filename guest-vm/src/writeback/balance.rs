@@ -1,0 +1,170 @@
+//! Thresholds and ages (mm/page-writeback.c of 2.6.7): who has to write when too much memory is dirty, or dirty for too long.
+//!
+//! Background writing starts at 10 % of the memory that can hold page cache, writers are stopped at 40 % (less where more than 20 % of
+//! memory is mapped: half of what is not, at least 5 %); every 5 seconds what has been dirty for 30 is written. The numbers
+//! are the kernel's defaults; what a second is, see [`crate::writeback`].
+//!
+//! Invariant: a writer leaves [`balance_dirty_pages_ratelimited`] below the limit, or after it has written its share.
+
+use crate::kernel::Kernel;
+use crate::layout::Mapping;
+use crate::page_alloc::zone::{MAX_NR_ZONES, node};
+use crate::percpu::{State, page_state};
+use crate::ptr::Low;
+use crate::writeback::inode::{background, writeback_inodes};
+use crate::writeback::queue::congestion_wait;
+use crate::writeback::writer::Patience;
+use crate::writeback::{EXPIRE_TICKS, now, state, wake};
+use lowmem_abi::probe::Probe;
+
+/// dirty_background_ratio.
+const BACKGROUND_RATIO: u32 = 10;
+/// vm_dirty_ratio.
+const DIRTY_RATIO: u32 = 40;
+/// MAX_WRITEBACK_PAGES: pages pdflush writes before it looks around.
+const MAX_WRITEBACK_PAGES: u32 = 1024;
+/// Rate limit once the threshold was exceeded.
+const RATELIMIT_EXCEEDED: u32 = 8;
+
+/// page_writeback_init, set_ratelimit: total pages, and how many a CPU may dirty between two looks (1/32 of memory, 16 to 1,024
+/// pages).
+pub fn init<K: Kernel>(k: K) {
+    let mut total = 0;
+    let mut kind = 0;
+    while kind < MAX_NR_ZONES {
+        let zone = node(k).zone(k, kind);
+        total += zone.present_pages(k).saturating_sub(zone.pages_high(k));
+        kind += 1;
+    }
+    let w = state(k);
+    w.set_total_pages(k, total);
+    w.set_ratelimit_pages(k, (total / 32).clamp(16, 1024));
+}
+
+/// The two limits, in pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// pdflush starts here.
+    pub background: u32,
+    /// Writers stop here.
+    pub dirty: u32,
+}
+
+/// get_dirty_limits.
+pub fn dirty_limits<K: Kernel>(k: K) -> Limits {
+    let total = state(k).total_pages(k);
+    let mapped = page_state(k, State::NrMapped);
+    let unmapped_ratio = 100u32.saturating_sub(mapped.saturating_mul(100) / total.max(1));
+    let dirty_ratio = DIRTY_RATIO.min(unmapped_ratio / 2).max(5);
+    let background_ratio = if BACKGROUND_RATIO >= dirty_ratio {
+        dirty_ratio / 2
+    } else {
+        BACKGROUND_RATIO
+    };
+    Limits {
+        background: percent(total, background_ratio),
+        dirty: percent(total, dirty_ratio),
+    }
+}
+
+/// `ratio` percent of `total`, which is below 2^24 pages.
+#[inline(always)]
+fn percent(total: u32, ratio: u32) -> u32 {
+    total * ratio / 100
+}
+
+/// balance_dirty_pages_ratelimited: a page of `mapping` was dirtied by the running task.
+#[inline]
+pub fn balance_dirty_pages_ratelimited<K: Kernel>(k: K, _mapping: Low<Mapping>) {
+    let w = state(k);
+    let limit = if w.dirty_exceeded(k) != 0 {
+        RATELIMIT_EXCEEDED
+    } else {
+        w.ratelimit_pages(k)
+    };
+    let n = w.ratelimits(k) + 1;
+    if n < limit {
+        w.set_ratelimits(k, n);
+        return;
+    }
+    w.set_ratelimits(k, 0);
+    k.begin(Probe::Writeback);
+    balance_dirty_pages(k);
+    k.end(Probe::Writeback);
+}
+
+/// balance_dirty_pages: writes and waits while there is too much; wakes pdflush above the background limit.
+fn balance_dirty_pages<K: Kernel>(k: K) {
+    let w = state(k);
+    let write_chunk = w.ratelimit_pages(k) + w.ratelimit_pages(k) / 2;
+    let mut written = 0;
+    let mut exceeded = true;
+    loop {
+        if !over_limit(k) {
+            exceeded = false;
+            break;
+        }
+        w.set_dirty_exceeded(k, 1);
+        if page_state(k, State::NrDirty) != 0 {
+            let pass = writeback_inodes(k, background(k, write_chunk, Patience::Waits), None);
+            written += write_chunk - pass.left;
+            if !over_limit(k) {
+                exceeded = false;
+                break;
+            }
+            if written >= write_chunk {
+                break;
+            }
+        }
+        if !congestion_wait(k) {
+            break;
+        }
+    }
+    if !exceeded {
+        w.set_dirty_exceeded(k, 0);
+    }
+    if w.background(k) == 0 && page_state(k, State::NrDirty) > dirty_limits(k).background {
+        w.set_background(k, 1);
+        wake(k);
+    }
+}
+
+fn over_limit<K: Kernel>(k: K) -> bool {
+    let held = page_state(k, State::NrDirty) + page_state(k, State::NrWriteback);
+    held > dirty_limits(k).dirty
+}
+
+/// background_writeout: pdflush writes until dirty memory is below the background limit, nothing more can be written, or the queue is
+/// congested; then it comes back when pages have arrived.
+pub fn background_writeout<K: Kernel>(k: K) {
+    let w = state(k);
+    loop {
+        if page_state(k, State::NrDirty) < dirty_limits(k).background {
+            break;
+        }
+        let control = background(k, MAX_WRITEBACK_PAGES, Patience::Stops);
+        let pass = writeback_inodes(k, control, None);
+        if pass.congested {
+            return;
+        }
+        if pass.left > 0 {
+            break;
+        }
+    }
+    w.set_background(k, 0);
+}
+
+/// wb_kupdate: writes what became dirty 30 seconds ago or earlier.
+pub fn wb_kupdate<K: Kernel>(k: K) {
+    let oldest = now(k).wrapping_sub(EXPIRE_TICKS);
+    let mut left = page_state(k, State::NrDirty) + state(k).nr_inodes(k);
+    while left > 0 {
+        let control = background(k, MAX_WRITEBACK_PAGES, Patience::Periodic);
+        let pass = writeback_inodes(k, control, Some(oldest));
+        // A congested queue has room again when the next run is due, or background writing goes on before.
+        if pass.left > 0 {
+            break;
+        }
+        left = left.saturating_sub(MAX_WRITEBACK_PAGES);
+    }
+}
