@@ -268,6 +268,12 @@ pub fn owner<K: Kernel>(k: K, page: Low<Page>) -> Option<Owner> {
     Owner::from_u32(page.flags(k) >> pg::OWNER_SHIFT & 0x3f)
 }
 
+/// Rules 8 and 9 alone, which also hold while a writer stands between two steps.
+pub fn caches<K: Kernel>(k: K) -> Result<(), Violation> {
+    trees::check(k)?;
+    cache::check(k)
+}
+
 /// Checks everything; the first violation found.
 pub fn all<K: Kernel>(k: K) -> Result<(), Violation> {
     let s = scan(k)?;

@@ -78,7 +78,7 @@ pub mod pg {
 guest_struct! {
     /// struct page: 32 bytes since 2.6.6/rmap 9, also with PAE. A page cache of lists needs page->list besides, behind the
     /// rest ([`PAGE_LIST`]).
-    pub struct Page [K] size page_struct_bytes(k);
+    pub struct Page [K k] size page_struct_bytes(k);
     at 0 => word flags, set_flags: u32;
     at 4 => word count, set_count: u32;
     /// mapcount, or the pte_chain kernels' union of direct pte and chain.

@@ -8,8 +8,8 @@
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
-use crate::lru::Pagevec;
 use crate::layout::{Page, RadixRoot};
+use crate::lru::Pagevec;
 use crate::page_alloc::Gfp;
 use crate::ptr::Low;
 use crate::root;

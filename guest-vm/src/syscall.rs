@@ -7,8 +7,8 @@
 //!
 //! Invariant: every path that is opened is closed before eax is written.
 
-use crate::kernel::Kernel;
 use crate::file;
+use crate::kernel::Kernel;
 use crate::layout::{File, Frame};
 use crate::mailbox::mailbox;
 use crate::mm::madvise::sys_madvise;
@@ -182,7 +182,8 @@ fn pwrite<K: Kernel>(k: K, f: Low<Frame>) -> Result<u32, Errno> {
         offset: low & (PAGE_SIZE - 1),
     };
     let pages = (r.offset as u64 + r.bytes as u64).div_ceil(PAGE_SIZE as u64) as u32;
-    if r.bytes > i32::MAX as u32 || high >= 1 << PAGE_SHIFT || r.index.checked_add(pages).is_none() {
+    if r.bytes > i32::MAX as u32 || high >= 1 << PAGE_SHIFT || r.index.checked_add(pages).is_none()
+    {
         return Err(Errno::Einval);
     }
     with_file(k, f.ebx(k), |file| write::file_write(k, file, r))

@@ -98,11 +98,7 @@ pub(super) fn check<K: Kernel>(k: K) -> Result<(), Violation> {
     inodes(k, &must_be_listed)?;
     for (counter, found, what) in [
         (State::NrDirty, dirty, "nr_dirty"),
-        (
-            State::NrWriteback,
-            under_way.len() as u32,
-            "nr_writeback",
-        ),
+        (State::NrWriteback, under_way.len() as u32, "nr_writeback"),
     ] {
         if page_state(k, counter) != found {
             return Err(wrong(found, page_state(k, counter), what));

@@ -19,7 +19,10 @@ pub(super) const LRU: u32 = 24;
 /// Struct page of index `i` in `zone`.
 #[inline(always)]
 fn page_at<K: Kernel>(k: K, zone: Low<Zone>, i: u32) -> Low<Page> {
-    Low::new(zone.zone_mem_map(k).wrapping_add(i.wrapping_mul(page_struct_bytes(k))))
+    Low::new(
+        zone.zone_mem_map(k)
+            .wrapping_add(i.wrapping_mul(page_struct_bytes(k))),
+    )
 }
 
 /// Inverts the bit of pair `index`; its old value.

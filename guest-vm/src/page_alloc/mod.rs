@@ -300,7 +300,11 @@ pub fn page_to_pfn<K: Kernel>(k: K, page: Low<Page>) -> u32 {
 /// Page of a frame number; the frame must exist ([`pfn_valid`]).
 #[inline(always)]
 pub fn pfn_to_page<K: Kernel>(k: K, pfn: u32) -> Low<Page> {
-    Low::new(zone::node(k).mem_map(k).wrapping_add(pfn.wrapping_mul(page_struct_bytes(k))))
+    Low::new(
+        zone::node(k)
+            .mem_map(k)
+            .wrapping_add(pfn.wrapping_mul(page_struct_bytes(k))),
+    )
 }
 
 /// Whether a frame has a struct page.

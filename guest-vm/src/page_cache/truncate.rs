@@ -9,6 +9,7 @@
 //! Invariant: afterwards no page of the mapping has an index of `first` or more, and no pte shows one that had.
 
 use crate::kernel::Kernel;
+use crate::layout::pg;
 use crate::layout::{Mapping, Vma};
 use crate::list::ListHead;
 use crate::lru;
@@ -22,7 +23,6 @@ use crate::ptr::Low;
 use crate::radix_tree;
 use crate::rmap::file::SHARED;
 use crate::writeback::queue::wait_on_page_writeback;
-use crate::layout::pg;
 use lowmem_abi::layout::PAGE_SHIFT;
 use lowmem_abi::port::{Transfer, TransferKind};
 
@@ -74,7 +74,12 @@ fn zap_linear<K: Kernel>(k: K, vma: Low<Vma>, first: u32) {
     let pages = (end - start) >> PAGE_SHIFT;
     let skip = first.saturating_sub(pgoff);
     if skip < pages {
-        zap_page_range(k, vma, start + (skip << PAGE_SHIFT), (pages - skip) << PAGE_SHIFT);
+        zap_page_range(
+            k,
+            vma,
+            start + (skip << PAGE_SHIFT),
+            (pages - skip) << PAGE_SHIFT,
+        );
     }
 }
 

@@ -127,10 +127,7 @@ fn single_inode<K: Kernel>(k: K, inode: Low<Inode>, control: Control) -> (u32, b
         ),
         CacheKind::Lists => {
             let l = lists::of(k, mapping);
-            (
-                !l.io_pages(k).is_empty(k),
-                !l.dirty_pages(k).is_empty(k),
-            )
+            (!l.io_pages(k).is_empty(k), !l.dirty_pages(k).is_empty(k))
         }
     };
     if more && control.patience == Patience::Periodic {

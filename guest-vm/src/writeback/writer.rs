@@ -270,7 +270,11 @@ fn next_listed<K: Kernel>(k: K, w: Low<Writer>) -> Step {
         lists::links(page).del(k);
         let dirty = page::test(k, page, pg::DIRTY);
         if page::test(k, page, pg::WRITEBACK) && !all {
-            let to = if dirty { l.dirty_pages(k) } else { l.locked_pages(k) };
+            let to = if dirty {
+                l.dirty_pages(k)
+            } else {
+                l.locked_pages(k)
+            };
             lists::links(page).add_to(k, to);
             continue;
         }

@@ -11,7 +11,7 @@
     reason = "each test file uses a part of it"
 )]
 
-use guest_vm::axes::{Axes, BuildKind, PteKind, SplitKind};
+use guest_vm::axes::{Axes, BuildKind, CacheKind, PteKind, SplitKind};
 use guest_vm::guest_struct::Layout;
 use guest_vm::kernel::{CopyDir, Flush, Half, Kernel, Planted};
 use guest_vm::layout::Frame;
@@ -33,6 +33,7 @@ pub trait Access: 'static {
     const SPLIT: SplitKind;
     const PTE: PteKind = PteKind::Low;
     const BUILD: BuildKind = BuildKind::Smp;
+    const CACHE: CacheKind = CacheKind::Tagged;
 }
 /// 3G/1G.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +69,14 @@ impl Access for Split {
     const SPLIT: SplitKind = SplitKind::G4G4;
 }
 
+/// 3G/1G, with a page cache of lists.
+#[derive(Debug, Clone, Copy)]
+pub enum Listed {}
+impl Access for Listed {
+    const SPLIT: SplitKind = SplitKind::G3G1;
+    const CACHE: CacheKind = CacheKind::Lists;
+}
+
 const GIB4: usize = 1 << 32;
 
 /// Counts a test may look at.
@@ -92,7 +101,11 @@ pub struct Context {
     slots: RefCell<Vec<u32>>,
     high: RefCell<HashMap<u32, Box<[u32; 1024]>>>,
     swap: RefCell<HashMap<u32, Box<[u32; 1024]>>>,
-    files: RefCell<HashMap<(u32, u32), Box<[u32; 1024]>>>,
+    /// File pages on disk, by file and index, and from which page on a file reads as zeros.
+    pub disk: RefCell<HashMap<(u32, u32), Box<[u32; 1024]>>>,
+    pub ends: RefCell<HashMap<u32, u32>>,
+    /// File pages in the order they were submitted.
+    pub written: RefCell<Vec<(u32, u32)>>,
     pub counts: RefCell<Counts>,
     pub probes: RefCell<std::collections::BTreeMap<Probe, u64>>,
     paths: RefCell<Vec<Probe>>,
@@ -164,6 +177,19 @@ impl Native {
         } else {
             (p.0.wrapping_sub(self.c.page_offset) >> 12, p.0 & 0xfff)
         }
+    }
+    /// What the disk has of a page of a file.
+    pub fn on_disk(self, (file, index): (u32, u32)) -> Box<[u32; 1024]> {
+        if let Some(page) = self.c.disk.borrow().get(&(file, index)) {
+            return page.clone();
+        }
+        let mut page = Box::new([0; 1024]);
+        if index < self.c.ends.borrow().get(&file).copied().unwrap_or(u32::MAX) {
+            for n in 0..4 {
+                page[n as usize * 256] = file_word(file, index, n);
+            }
+        }
+        page
     }
     pub fn read_page(self, pfn: u32) -> Box<[u32; 1024]> {
         let mut page = Box::new([0; 1024]);
@@ -381,18 +407,20 @@ impl Kernel for Native {
         assert_eq!(open, Some(p), "paths do not pair");
     }
     fn transfer(self, t: Transfer) {
+        let place = (t.file, t.index);
         if t.kind == TransferKind::FileRead as u32 {
-            let mut page = [0; 1024];
-            for n in 0..4 {
-                page[n as usize * 256] = file_word(t.file, t.index, n);
-            }
-            match self.c.files.borrow().get(&(t.file, t.index)) {
-                Some(written) => self.write_page(t.pfn, written),
-                None => self.write_page(t.pfn, &page),
-            }
+            let page = self.on_disk(place);
+            self.write_page(t.pfn, &page);
         } else if t.kind == TransferKind::FileWrite as u32 {
             let page = self.read_page(t.pfn);
-            self.c.files.borrow_mut().insert((t.file, t.index), page);
+            self.c.disk.borrow_mut().insert(place, page);
+            self.c.written.borrow_mut().push(place);
+        } else if t.kind == TransferKind::FileTruncate as u32 {
+            let mut disk = self.c.disk.borrow_mut();
+            disk.retain(|at, _| at.0 != t.file || at.1 < t.index);
+            let mut ends = self.c.ends.borrow_mut();
+            let end = ends.entry(t.file).or_insert(u32::MAX);
+            *end = t.index.min(*end);
         } else if t.kind == TransferKind::Wait as u32 {
             self.c
                 .waited_ms
@@ -520,6 +548,7 @@ where
             split: U::SPLIT,
             pte: U::PTE,
             build: U::BUILD,
+            page_cache: U::CACHE,
             ..Axes::DEFAULT
         };
         let (page_offset, maxmem) = (axes.page_offset(), axes.maxmem());
@@ -553,7 +582,9 @@ where
             slots: RefCell::new(vec![u32::MAX; slots]),
             high: RefCell::default(),
             swap: RefCell::default(),
-            files: RefCell::default(),
+            disk: RefCell::default(),
+            ends: RefCell::default(),
+            written: RefCell::default(),
             counts: RefCell::default(),
             probes: RefCell::default(),
             paths: RefCell::default(),
