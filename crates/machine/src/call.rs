@@ -283,6 +283,27 @@ pub fn marshal(call: &Call, assumptions: Assumptions) -> Result<Marshalled, Call
             (m.bytes_in, m.bytes_out) = (bytes_in, bytes_out);
             m.expected = None;
         }
+        Call::FileWrite {
+            file,
+            position,
+            addr,
+            len,
+        } => {
+            let args = [
+                file.0,
+                *addr,
+                *len,
+                *position as u32,
+                (position >> 32) as u32,
+            ];
+            set(Operation::FileWrite, regs(nr::PWRITE64, &args));
+            m.expected = Some(*len);
+        }
+        Call::Fsync { file } => set(Operation::Fsync, regs(nr::FSYNC, &[file.0])),
+        Call::Truncate { file, len } => set(
+            Operation::Truncate,
+            regs(nr::FTRUNCATE64, &[file.0, *len as u32, (len >> 32) as u32]),
+        ),
         Call::Failed { nr } => {
             set(Operation::NullCall, regs(without_body(*nr), &[]));
             m.expected = None;
@@ -310,6 +331,10 @@ fn without_body(number: u32) -> u32 {
         nr::MADVISE,
         nr::EXIT_GROUP,
         nr::REMAP_FILE_PAGES,
+        nr::FSYNC,
+        nr::FDATASYNC,
+        nr::PWRITE64,
+        nr::FTRUNCATE64,
     ];
     if WITH_BODY.contains(&number) || number >= Call::FOREIGN {
         nr::GETPID

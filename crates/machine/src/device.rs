@@ -2,7 +2,8 @@
 //!
 //! A file page that was never written has four non-zero words ([`lowmem_abi::port::file_word`]); what is written is kept
 //! and read back. Shared-memory objects (file ids from [`SHMEM_FILES`] up) start as zeros. A transfer takes no time of its
-//! own: the CPU pays only for the `out`. Left out: seeks, queues, completion interrupts.
+//! own: the CPU pays only for the `out`. Writes to files are logged in the order in which they were submitted; how long a disk would
+//! have needed for them is [`crate::disk`]'s to say. Behind a truncation a file reads as zeros. Left out: completion interrupts.
 //!
 //! Invariant: reading a page gives what was last written to it, on every clone on its own.
 
@@ -22,6 +23,10 @@ type Words = Arc<[(u32, u32)]>;
 pub struct Devices {
     files: BTreeMap<(u32, u32), Words>,
     swap: BTreeMap<u32, Words>,
+    /// First page behind the shortest end a file ever had.
+    ends: BTreeMap<u32, u32>,
+    /// File pages in the order in which they were written.
+    written: Vec<FilePage>,
     /// Pages read from files.
     pub file_reads: u64,
     /// Pages written to files.
@@ -32,6 +37,15 @@ pub struct Devices {
     pub swap_writes: u64,
     /// Milliseconds that the kernel slept.
     pub slept_ms: u64,
+}
+
+/// A page of a file on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FilePage {
+    /// File id.
+    pub file: u32,
+    /// Page of the file.
+    pub index: u32,
 }
 
 /// A transfer that no device can carry out.
@@ -68,8 +82,10 @@ impl Devices {
         match t.kind {
             k if k == TransferKind::FileRead as u32 => {
                 self.file_reads += 1;
+                let cut = self.ends.get(&t.file).is_some_and(|end| t.index >= *end);
                 match self.files.get(&(t.file, t.index)) {
                     Some(words) => fill(mem, pfn, words.iter().copied()),
+                    None if cut => mem.clear_page(pfn),
                     None => fill(mem, pfn, synthetic_words(t.file, t.index)),
                 }
             }
@@ -77,6 +93,15 @@ impl Devices {
                 self.file_writes += 1;
                 let words: Words = mem.page_words(pfn).collect();
                 self.files.insert((t.file, t.index), words);
+                self.written.push(FilePage {
+                    file: t.file,
+                    index: t.index,
+                });
+            }
+            k if k == TransferKind::FileTruncate as u32 => {
+                let end = self.ends.entry(t.file).or_insert(t.index);
+                *end = t.index.min(*end);
+                self.files.retain(|at, _| at.0 != t.file || at.1 < t.index);
             }
             k if k == TransferKind::SwapRead as u32 => {
                 self.swap_reads += 1;
@@ -99,6 +124,11 @@ impl Devices {
     /// The words in a swap slot.
     pub fn swap_slot(&self, slot: u32) -> Option<&[(u32, u32)]> {
         self.swap.get(&slot).map(|words| &words[..])
+    }
+
+    /// File pages in the order in which the kernel submitted them, since the machine was made.
+    pub fn write_log(&self) -> &[FilePage] {
+        &self.written
     }
 
     /// The file pages that were written back: (file, page) and words.

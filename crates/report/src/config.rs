@@ -97,7 +97,7 @@ axis! {
         /// A radix tree with tags.
         Tagged: "tagged", Built;
         /// A radix tree and lists of clean and dirty pages.
-        Lists: "lists", Planned;
+        Lists: "lists", Built;
     }
 }
 

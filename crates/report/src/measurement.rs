@@ -132,6 +132,12 @@ lowmem_stats::declare! {
         Exec: "exec", "entries";
         /// exit.
         Exit: "exit", "entries";
+        /// write to a file's cached pages.
+        FileWrite: "file_write", "entries";
+        /// fsync.
+        Fsync: "fsync", "entries";
+        /// ftruncate.
+        Truncate: "truncate", "entries";
         /// Resched interrupts: switches that are not the end of a system call.
         Resched: "resched", "entries";
         /// Timer interrupts.

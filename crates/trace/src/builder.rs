@@ -462,6 +462,26 @@ impl OnTask<'_> {
         self.op(Call::Failed { nr })
     }
 
+    /// `pwrite64` of `len` bytes at `addr` to byte `position` of `file`.
+    pub fn file_write(&mut self, file: FileId, position: u64, addr: u32, len: u32) -> &mut Self {
+        self.op(Call::FileWrite {
+            file,
+            position,
+            addr,
+            len,
+        })
+    }
+
+    /// `fsync`.
+    pub fn fsync(&mut self, file: FileId) -> &mut Self {
+        self.op(Call::Fsync { file })
+    }
+
+    /// `ftruncate64` to `len` bytes.
+    pub fn truncate(&mut self, file: FileId, len: u64) -> &mut Self {
+        self.op(Call::Truncate { file, len })
+    }
+
     fn touch(&mut self, va: u32, access: Access) -> &mut Self {
         let ip = if access == Access::Exec {
             va

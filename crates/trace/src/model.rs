@@ -291,6 +291,23 @@ impl Model {
         Ok(())
     }
 
+    /// The kernel reads the buffer of a write, so its pages are there afterwards.
+    fn file_write(&mut self, position: u64, addr: u32, len: u32) -> Check {
+        let end = u64::from(addr) + u64::from(len);
+        if len > i32::MAX as u32 || end > 1 << 32 {
+            return fail(format!("write of {len} bytes from {addr:#x}"));
+        }
+        if position > Call::MAX_FILE_BYTES || position + u64::from(len) > Call::MAX_FILE_BYTES {
+            return fail(format!("write of {len} bytes at {position:#x} of a file"));
+        }
+        let mut at = u64::from(addr);
+        while at < end {
+            self.touch(at as u32, 1, Access::Read, Span::Page)?;
+            at = page_down(at) + PAGE;
+        }
+        Ok(())
+    }
+
     /// The area of an address, grown down if it is the stack's.
     fn area_for(&mut self, addr: u64) -> Check<Area> {
         let mm = self.current_mm()?;
@@ -329,6 +346,16 @@ impl Model {
                 _ => fail(format!("wait for task {}, which is no zombie", child.0)),
             },
             Call::Other { .. } | Call::Failed { .. } | Call::Shmget { .. } => Ok(()),
+            Call::FileWrite {
+                position,
+                addr,
+                len,
+                ..
+            } => self.file_write(*position, *addr, *len),
+            // Which pages of mappings a truncation takes is not followed: `peak_op` is a little late then.
+            Call::Fsync { .. } => Ok(()),
+            Call::Truncate { len, .. } if *len <= Call::MAX_FILE_BYTES => Ok(()),
+            Call::Truncate { len, .. } => fail(format!("a file of {len} bytes")),
             Call::Shmat {
                 segment,
                 prot,

@@ -431,9 +431,35 @@ pub enum Call {
         /// i386 system call number, as in [`Call::Other`].
         nr: u32,
     },
+    /// `pwrite64`: bytes of user memory into the cached pages of a file.
+    FileWrite {
+        /// The file.
+        file: FileId,
+        /// First byte of the file.
+        position: u64,
+        /// First byte of user memory.
+        addr: u32,
+        /// How many.
+        len: u32,
+    },
+    /// `fsync`: every dirty page of a file to the disk, and a wait until they are there.
+    Fsync {
+        /// The file.
+        file: FileId,
+    },
+    /// `ftruncate64`: what lies behind is dropped, from mappings too. Replays keep whole pages.
+    Truncate {
+        /// The file.
+        file: FileId,
+        /// The file's length in bytes from now on.
+        len: u64,
+    },
 }
 
 impl Call {
+    /// Bytes of the largest file: 2^32 pages, less the last.
+    pub const MAX_FILE_BYTES: u64 = (u32::MAX as u64) << 12;
+
     /// Added to the number of a call of the recording's ABI that i386 does not have.
     pub const FOREIGN: u32 = 0x1_0000;
 
@@ -461,6 +487,9 @@ impl Call {
             Self::Wait { .. } => "wait",
             Self::Other { .. } => "other",
             Self::Failed { .. } => "failed",
+            Self::FileWrite { .. } => "file_write",
+            Self::Fsync { .. } => "fsync",
+            Self::Truncate { .. } => "truncate",
         }
     }
 }

@@ -150,6 +150,14 @@ impl Display for Call {
                 write!(f, " call {nr}, {bytes_in} bytes in, {bytes_out} out")
             }
             Self::Failed { nr } => write!(f, " call {nr}"),
+            Self::FileWrite {
+                file,
+                position,
+                addr,
+                len,
+            } => write!(f, " file {} at {position:#x} from {addr:#x},{len}", file.0),
+            Self::Fsync { file } => write!(f, " file {}", file.0),
+            Self::Truncate { file, len } => write!(f, " file {} to {len}", file.0),
         }
     }
 }

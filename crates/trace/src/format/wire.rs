@@ -200,6 +200,9 @@ wire_enum!(Call {
     18 => Wait { child },
     19 => Other { nr, bytes_in, bytes_out },
     20 => Failed { nr },
+    21 => FileWrite { file, position, addr, len },
+    22 => Fsync { file },
+    23 => Truncate { file, len },
 });
 
 const OP_TOUCH: u8 = 1;
@@ -315,7 +318,7 @@ mod tests {
         }
 
         #[test]
-        fn calls_with_any_fields_decode_or_fail(code in 0u8..24, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn calls_with_any_fields_decode_or_fail(code in 0u8..27, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let all: Vec<u8> = [OP_CALL, code].into_iter().chain(bytes).collect();
             let _ = bincode::decode_from_slice::<Op, _>(&all, config());
         }
