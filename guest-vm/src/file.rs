@@ -10,12 +10,15 @@
 
 use crate::bug_on;
 use crate::guest_struct;
+use crate::io::submit_write;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{File, Mapping, vm_ops as ops};
+use crate::layout::{File, Mapping, Page, vm_ops as ops};
 use crate::list::ListHead;
 use crate::objects::objects;
+use crate::page::unlock_page;
 use crate::page_alloc::Gfp;
 use crate::page_cache::lists;
+use crate::page_cache::track::set_page_writeback;
 use crate::page_cache::truncate::truncate_inode_pages;
 use crate::ptr::Low;
 use crate::radix_tree;
@@ -23,6 +26,7 @@ use crate::rmap::file::i_mmap_init;
 use crate::shmem;
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 use crate::writeback::inode::{inode_created, inode_gone};
+use lowmem_abi::port::TransferKind;
 
 /// First id of shared anonymous objects and SysV segments.
 pub const FIRST_SHARED: u32 = 0x8000_0000;
@@ -115,6 +119,15 @@ pub fn vm_ops<K: Kernel>(k: K, file: Low<File>) -> u32 {
 /// The file whose inode holds `mapping`; for checks and reports.
 pub fn id_of_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) -> u32 {
     Low::<Inode>::new(mapping.va() - I_DATA).i_ino(k)
+}
+
+/// writepage of a locked page of a file whose dirty flag was cleared (mpage_writepage, block_write_full_page): under writeback,
+/// unlocked, submitted. For writeback and for reclaim's pageout.
+pub fn writepage<K: Kernel>(k: K, page: Low<Page>) {
+    let place = (id_of_mapping(k, Low::new(page.mapping(k))), page.index(k));
+    set_page_writeback(k, page);
+    unlock_page(k, page);
+    submit_write(k, page, TransferKind::FileWrite, place);
 }
 
 #[inline(always)]

@@ -5,7 +5,9 @@
 mod harness;
 
 use guest_vm::check;
+use guest_vm::clock::MS_PER_CLOCK_TICK;
 use guest_vm::file;
+use guest_vm::io::complete_all;
 use guest_vm::layout::{Mapping, pg};
 use guest_vm::page;
 use guest_vm::page_cache::find_get_page;
@@ -14,10 +16,9 @@ use guest_vm::ptr::Low;
 use guest_vm::radix_tree::{self, Tag};
 use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::writeback::balance::dirty_limits;
-use guest_vm::writeback::queue::complete_all;
 use guest_vm::writeback::sync::{filemap_fdatawait, start_fdatawrite};
 use guest_vm::writeback::writer::{self, Control, Patience, Phase, Step, Sync, phase};
-use guest_vm::writeback::{EXPIRE_TICKS, KUPDATE_TICKS, state};
+use guest_vm::writeback::{EXPIRE_MS, KUPDATE_MS, state};
 use harness::{Access, Direct, Harness, Listed, Split};
 use lowmem_abi::boot::{BootInfo, VECTOR_RESCHED};
 use lowmem_abi::call;
@@ -33,6 +34,8 @@ const BUFFER: u32 = 0x0840_0000;
 /// Where files are mapped shared.
 const MAPPED: u32 = 0x0880_0000;
 const FILE: u32 = 7;
+const KUPDATE_TICKS: u32 = KUPDATE_MS / MS_PER_CLOCK_TICK;
+const EXPIRE_TICKS: u32 = EXPIRE_MS / MS_PER_CLOCK_TICK;
 
 fn start<U: Access>(ram_mb: u32) -> H<U> {
     start_with(H::<U>::info(ram_mb))
@@ -472,7 +475,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Unmap),
         2 => file.clone().prop_map(|file| Op::Fsync { file }),
         1 => (file, index).prop_map(|(file, first)| Op::Truncate { file, first }),
-        3 => (1u32..200).prop_map(|ticks| Op::Tick { ticks }),
+        3 => (1u32..2000).prop_map(|ticks| Op::Tick { ticks }),
         3 => (1u32..40).prop_map(|steps| Op::Flusher { steps }),
     ]
 }

@@ -1,9 +1,9 @@
 //! What a mapping knows of its dirty pages, and of those being written: two tags in its tree (2.6.6 on), or its lists (until 2.6.5).
 //!
-//! Follows set_page_dirty, clear_page_dirty_for_io, set_page_writeback, end_page_writeback (mm/page-writeback.c, mm/filemap.c of 2.6.7
+//! Follows set_page_dirty, clear_page_dirty_for_io, set_page_writeback, test_clear_page_writeback (mm/page-writeback.c, mm/filemap.c of 2.6.7
 //! and 2.6.0). With tags, clear_page_dirty_for_io clears the page's flag only: the DIRTY tag stays until set_page_writeback, so a page
 //! on its way to the disk can be found at every moment by one tag or the other. With lists no such thing holds between
-//! the two calls. nr_dirty and nr_writeback count pages of files; shared memory and swap are memory_backed, as there.
+//! the two calls. nr_dirty counts pages of files (shared memory and swap are memory_backed, as there), nr_writeback all.
 //!
 //! Invariant: between calls DIRTY tag = PG_dirty and WRITEBACK tag = PG_writeback, but for locked pages between
 //! clear_page_dirty_for_io and set_page_writeback.
@@ -91,6 +91,17 @@ pub fn clear_page_dirty_for_io<K: Kernel>(k: K, page: Low<Page>) -> bool {
     true
 }
 
+/// With lists, reclaim's pageout moves a page that it is about to write to locked_pages (shrink_list of 2.6.0).
+#[inline(always)]
+pub fn move_for_pageout<K: Kernel>(k: K, page: Low<Page>) {
+    if lists::has_lists(k) && !page::test(k, page, pg::SWAPCACHE) {
+        let mapping = page::page_mapping(k, page);
+        mapping.tree_lock(k).lock(k);
+        lists::move_to(k, page, lists::of(k, mapping).locked_pages(k));
+        mapping.tree_lock(k).unlock(k);
+    }
+}
+
 /// set_page_writeback: the page is being written from now on; with tags it changes from one to the other.
 pub fn set_page_writeback<K: Kernel>(k: K, page: Low<Page>) {
     let mapping = page::page_mapping(k, page);
@@ -114,13 +125,11 @@ pub fn set_page_writeback<K: Kernel>(k: K, page: Low<Page>) {
             bug_on!(k, PageCache, was, page.va());
         }
     }
-    if accounted(k, mapping) {
-        mod_page_state(k, State::NrWriteback, 1);
-    }
+    mod_page_state(k, State::NrWriteback, 1);
 }
 
-/// end_page_writeback: the device has it.
-pub fn end_page_writeback<K: Kernel>(k: K, page: Low<Page>) {
+/// test_clear_page_writeback: the device has it.
+pub fn clear_page_writeback<K: Kernel>(k: K, page: Low<Page>) {
     let mapping = page::page_mapping(k, page);
     bug_on!(k, PageCache, mapping.is_null(), page.va());
     match k.axes().page_cache {
@@ -139,7 +148,5 @@ pub fn end_page_writeback<K: Kernel>(k: K, page: Low<Page>) {
             bug_on!(k, PageCache, !was, page.va());
         }
     }
-    if accounted(k, mapping) {
-        mod_page_state(k, State::NrWriteback, u32::MAX);
-    }
+    mod_page_state(k, State::NrWriteback, u32::MAX);
 }

@@ -8,6 +8,7 @@
 //!
 //! Invariant: afterwards no page of the mapping has an index of `first` or more, and no pte shows one that had.
 
+use crate::io::wait_on_page_writeback;
 use crate::kernel::Kernel;
 use crate::layout::pg;
 use crate::layout::{Mapping, Vma};
@@ -22,7 +23,6 @@ use crate::prio_tree::{PrioRoot, Walk};
 use crate::ptr::Low;
 use crate::radix_tree;
 use crate::rmap::file::SHARED;
-use crate::writeback::queue::wait_on_page_writeback;
 use lowmem_abi::layout::PAGE_SHIFT;
 use lowmem_abi::port::{Transfer, TransferKind};
 

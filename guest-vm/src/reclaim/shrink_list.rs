@@ -10,7 +10,6 @@
 use super::scan::Freeing;
 use super::{Control, state};
 use crate::file;
-use crate::io;
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, Page, pg, vm_ops};
 use crate::list::ListHead;
@@ -18,11 +17,11 @@ use crate::lru::{PAGEVEC_SIZE, Pagevec};
 use crate::page;
 use crate::page_alloc::{self, Gfp};
 use crate::page_cache;
-use crate::percpu::{State, mod_page_state};
+use crate::page_cache::track::{clear_page_dirty_for_io, move_for_pageout};
+use crate::percpu::{self, State, mod_page_state};
 use crate::ptr::Low;
 use crate::rmap::{ReverseMap, Unmap};
 use crate::swap;
-use lowmem_abi::port::TransferKind;
 use lowmem_abi::probe::Probe;
 
 /// What to do with a page.
@@ -259,6 +258,7 @@ fn pageout<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> PageOut {
     if !clear_page_dirty_for_io(k, page) {
         return PageOut::Clean;
     }
+    move_for_pageout(k, page);
     page::set(k, page, pg::RECLAIM);
     match writepage(k, page, mapping) {
         Written::Activate => {
@@ -274,17 +274,6 @@ fn pageout<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> PageOut {
     }
 }
 
-/// clear_page_dirty_for_io: the flag goes, the DIRTY tag stays until the page is under writeback. False: was clean.
-pub fn clear_page_dirty_for_io<K: Kernel>(k: K, page: Low<Page>) -> bool {
-    if !page::test_and_clear(k, page, pg::DIRTY) {
-        return false;
-    }
-    if !page::test(k, page, pg::SWAPCACHE) && page.mapping(k) != 0 {
-        mod_page_state(k, State::NrDirty, u32::MAX);
-    }
-    true
-}
-
 /// mapping->a_ops->writepage, by kind of mapping.
 fn writepage<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> Written {
     match mapping.a_ops(k) {
@@ -294,18 +283,11 @@ fn writepage<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> Written
         }
         vm_ops::SHMEM | vm_ops::SHM => crate::shmem::writepage(k, page, mapping),
         _ => {
-            file_writepage(k, page, mapping);
+            file::writepage(k, page);
+            percpu::add_work(k, percpu::WORK_IO);
             Written::Yes
         }
     }
-}
-
-/// A page of a file: under writeback, unlocked, on its way.
-fn file_writepage<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) {
-    io::set_page_writeback(k, page);
-    page::unlock_page(k, page);
-    let place = (file::id_of_mapping(k, mapping), page.index(k));
-    io::submit_write(k, page, TransferKind::FileWrite, place);
 }
 
 /// One page as 2.4's shrink_cache treats it: never unmapped here. The caller holds a reference, the page stays on its list

@@ -18,7 +18,8 @@ use crate::objects::objects;
 use crate::page;
 use crate::page_alloc::{self, Gfp, page_to_pfn};
 use crate::page_cache;
-use crate::percpu::{State, mod_page_state};
+use crate::page_cache::track::set_page_writeback;
+use crate::percpu::{self, State, mod_page_state};
 use crate::pgtable::Pte;
 use crate::ptr::Low;
 use crate::radix_tree::{self, Tag};
@@ -546,9 +547,10 @@ pub fn writepage<K: Kernel>(k: K, page: Low<Page>) {
     }
     let entry = page.private(k);
     mod_page_state(k, State::PswpOut, 1);
-    io::set_page_writeback(k, page);
+    set_page_writeback(k, page);
     page::unlock_page(k, page);
     io::submit_write(k, page, TransferKind::SwapWrite, (0, entry));
+    percpu::add_work(k, percpu::WORK_IO);
 }
 
 /// pageout and the last check of shrink_list for a locked, unmapped page that only cache and caller hold: written to its

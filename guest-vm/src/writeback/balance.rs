@@ -2,19 +2,20 @@
 //!
 //! Background writing starts at 10 % of the memory that can hold page cache, writers are stopped at 40 % (less where more than 20 % of
 //! memory is mapped: half of what is not, at least 5 %); every 5 seconds what has been dirty for 30 is written. The numbers
-//! are the kernel's defaults; what a second is, see [`crate::writeback`].
+//! are the kernel's defaults; what a second is, see [`crate::clock`].
 //!
 //! Invariant: a writer leaves [`balance_dirty_pages_ratelimited`] below the limit, or after it has written its share.
 
+use crate::clock::now_ms;
+use crate::io::congestion_wait;
 use crate::kernel::Kernel;
 use crate::layout::Mapping;
 use crate::page_alloc::zone::{MAX_NR_ZONES, node};
 use crate::percpu::{State, page_state};
 use crate::ptr::Low;
 use crate::writeback::inode::{background, writeback_inodes};
-use crate::writeback::queue::congestion_wait;
 use crate::writeback::writer::Patience;
-use crate::writeback::{EXPIRE_TICKS, now, state, wake};
+use crate::writeback::{EXPIRE_MS, state, wake};
 use lowmem_abi::probe::Probe;
 
 /// dirty_background_ratio.
@@ -156,7 +157,7 @@ pub fn background_writeout<K: Kernel>(k: K) {
 
 /// wb_kupdate: writes what became dirty 30 seconds ago or earlier.
 pub fn wb_kupdate<K: Kernel>(k: K) {
-    let oldest = now(k).wrapping_sub(EXPIRE_TICKS);
+    let oldest = now_ms(k).wrapping_sub(EXPIRE_MS);
     let mut left = page_state(k, State::NrDirty) + state(k).nr_inodes(k);
     while left > 0 {
         let control = background(k, MAX_WRITEBACK_PAGES, Patience::Periodic);

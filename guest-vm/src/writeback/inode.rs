@@ -6,6 +6,7 @@
 //! Invariant: an inode of a file is on exactly one of inode_in_use, s_dirty, s_io; a clean one on inode_in_use.
 
 use crate::axes::CacheKind;
+use crate::clock::now_ms;
 use crate::file::{I_DATA, Inode};
 use crate::kernel::Kernel;
 use crate::layout::Mapping;
@@ -14,7 +15,7 @@ use crate::page_cache::lists;
 use crate::ptr::Low;
 use crate::radix_tree::{self, Tag};
 use crate::writeback::writer::{self, Control, Patience, Sync};
-use crate::writeback::{now, state, wake};
+use crate::writeback::{state, wake};
 
 /// I_DIRTY_PAGES.
 pub const I_DIRTY_PAGES: u32 = 4;
@@ -38,6 +39,15 @@ pub fn inode_created<K: Kernel>(k: K, inode: Low<Inode>) {
     w.inode_lock(k).unlock(k);
 }
 
+/// The inode of an unused file goes (prune_icache): it has no pages, but may still wait on a dirty list.
+pub fn inode_gone<K: Kernel>(k: K, inode: Low<Inode>) {
+    let w = state(k);
+    w.inode_lock(k).lock(k);
+    w.set_nr_inodes(k, w.nr_inodes(k) - 1);
+    inode.i_list(k).del(k);
+    w.inode_lock(k).unlock(k);
+}
+
 /// __mark_inode_dirty(I_DIRTY_PAGES) of the inode that holds `mapping`.
 pub fn mark_inode_dirty<K: Kernel>(k: K, mapping: Low<Mapping>) {
     let inode: Low<Inode> = Low::new(mapping.host(k));
@@ -49,7 +59,7 @@ pub fn mark_inode_dirty<K: Kernel>(k: K, mapping: Low<Mapping>) {
     let was = inode.i_state(k);
     inode.set_i_state(k, was | I_DIRTY_PAGES);
     if was & (I_LOCK | I_DIRTY_PAGES) == 0 {
-        inode.set_dirtied_when(k, now(k));
+        inode.set_dirtied_when(k, now_ms(k));
         list_move(k, inode, w.s_dirty(k));
     }
     w.inode_lock(k).unlock(k);
@@ -72,7 +82,7 @@ pub struct Pass {
 }
 
 /// writeback_inodes: writes up to `control.nr_to_write` pages of dirty inodes, oldest first; `older`: only of those that became
-/// dirty at or before that tick.
+/// dirty at or before that time.
 pub fn writeback_inodes<K: Kernel>(k: K, control: Control, older: Option<u32>) -> Pass {
     let w = state(k);
     let mut pass = Pass {
@@ -85,8 +95,8 @@ pub fn writeback_inodes<K: Kernel>(k: K, control: Control, older: Option<u32>) -
     }
     while !w.s_io(k).is_empty(k) {
         let inode = of_list(w.s_io(k).prev(k));
-        if let Some(tick) = older {
-            if (inode.dirtied_when(k).wrapping_sub(tick) as i32) > 0 {
+        if let Some(time) = older {
+            if (inode.dirtied_when(k).wrapping_sub(time) as i32) > 0 {
                 break;
             }
         }
@@ -141,7 +151,7 @@ fn single_inode<K: Kernel>(k: K, inode: Low<Inode>, control: Control) -> (u32, b
     } else if more || redirtied {
         // Behind the others, so that they get some writeback too.
         inode.set_i_state(k, inode.i_state(k) | I_DIRTY_PAGES);
-        inode.set_dirtied_when(k, now(k));
+        inode.set_dirtied_when(k, now_ms(k));
         list_move(k, inode, w.s_dirty(k));
     } else if inode.i_state(k) & I_DIRTY_PAGES != 0 {
         list_move(k, inode, w.s_dirty(k));

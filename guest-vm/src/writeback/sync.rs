@@ -8,6 +8,7 @@
 //! Invariant: with tags, when fsync returns every page that was dirty at its start is on disk.
 
 use crate::axes::CacheKind;
+use crate::io::wait_on_page_writeback;
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, pg};
 use crate::lru;
@@ -15,7 +16,6 @@ use crate::page;
 use crate::page_cache::lists;
 use crate::ptr::Low;
 use crate::radix_tree::Tag;
-use crate::writeback::queue::wait_on_page_writeback;
 use crate::writeback::state;
 use crate::writeback::writer::{self, Control, Patience, Sync, lookup_tag};
 use lowmem_abi::probe::Probe;

@@ -12,7 +12,9 @@
 
 use crate::axes::CacheKind;
 use crate::bug_on;
+use crate::file::writepage;
 use crate::guest_struct;
+use crate::io::{congested, wait_on_page_writeback};
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, Page, pg};
 use crate::lru::{self, Pagevec};
@@ -21,7 +23,6 @@ use crate::page_cache::lists;
 use crate::page_cache::track::clear_page_dirty_for_io;
 use crate::ptr::Low;
 use crate::radix_tree::{self, Tag};
-use crate::writeback::queue::{congested, wait_on_page_writeback, writepage};
 use crate::writeback::state;
 use lowmem_abi::probe::Probe;
 
