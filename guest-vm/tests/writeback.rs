@@ -380,6 +380,36 @@ fn truncation<U: Access>() {
     ok(&h);
 }
 
+/// Private copies go with the file's pages, with either index of a file's vmas.
+fn truncation_of_private_mappings(file_vmas: u32) {
+    let mut h = start_with::<Direct>(BootInfo {
+        file_vmas,
+        ..H::<Direct>::info(64)
+    });
+    let shared = MAPPED + 0x10_0000;
+    h.syscall(call::MMAP2, [MAPPED, 8 << 12, 3, 0x12, FILE, 2]);
+    h.syscall(call::MMAP2, [shared, 8 << 12, 3, 0x11, FILE, 0]);
+    for i in 0..8 {
+        h.write_user(MAPPED + (i << 12), 50 + i);
+        h.write_user(shared + (i << 12), 70 + i);
+    }
+    assert_eq!(h.syscall(call::FTRUNCATE64, [FILE, 4 << 12, 0, 0, 0, 0]), 0);
+    ok(&h);
+    assert_eq!(mapping(&h, FILE).nrpages(h.k), 4);
+    // Pages 2 and 3 of the file keep their copies.
+    let words: Vec<u32> = (0..8).map(|i| h.read_user(MAPPED + (i << 12))).collect();
+    assert_eq!(words, [50, 51, 0, 0, 0, 0, 0, 0]);
+    let words: Vec<u32> = (0..8).map(|i| h.read_user(shared + (i << 12))).collect();
+    assert_eq!(words, [70, 71, 72, 73, 0, 0, 0, 0]);
+    ok(&h);
+}
+
+#[test]
+fn truncation_takes_private_copies() {
+    truncation_of_private_mappings(0);
+    truncation_of_private_mappings(1);
+}
+
 #[test]
 fn truncation_of_nonlinear_mappings() {
     let mut h = start::<Direct>(64);

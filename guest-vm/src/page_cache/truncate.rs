@@ -16,13 +16,11 @@ use crate::list::ListHead;
 use crate::lru;
 use crate::mm::populate::zap_nonlinear;
 use crate::mm::zap::zap_page_range;
-use crate::objects::objects;
 use crate::page;
 use crate::page_cache;
-use crate::prio_tree::{PrioRoot, Walk};
 use crate::ptr::Low;
 use crate::radix_tree;
-use crate::rmap::file::SHARED;
+use crate::rmap::file::{FileVmas, SHARED};
 use lowmem_abi::layout::PAGE_SHIFT;
 use lowmem_abi::port::{Transfer, TransferKind};
 
@@ -42,17 +40,13 @@ pub fn vmtruncate<K: Kernel>(k: K, mapping: Low<Mapping>, id: u32, first: u32) {
 pub fn unmap_mapping_range<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32) {
     mapping.i_mmap_lock(k).lock(k);
     mapping.set_truncate_count(k, mapping.truncate_count(k).wrapping_add(1));
-    if objects(k).file_vmas(k) != 0 {
-        let mut walk = Walk::new(PrioRoot(mapping.i_mmap(k)), first, u32::MAX);
-        loop {
-            let vma = walk.next(k);
-            if vma.is_null() {
-                break;
-            }
-            zap_linear(k, vma, first);
+    let mut linear = FileVmas::range(k, mapping, first, u32::MAX);
+    loop {
+        let vma = linear.next(k);
+        if vma.is_null() {
+            break;
         }
-    } else {
-        each(k, mapping.i_mmap(k), |vma| zap_linear(k, vma, first));
+        zap_linear(k, vma, first);
     }
     each(k, mapping.i_mmap_nonlinear(k), |vma| {
         zap_nonlinear(k, vma, first);

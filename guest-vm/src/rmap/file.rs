@@ -41,7 +41,7 @@ pub fn mapping_mapped<K: Kernel>(k: K, mapping: Low<Mapping>) -> bool {
     let linear = if tree(k) {
         !PrioRoot(mapping.i_mmap(k)).is_empty(k)
     } else {
-        !mapping.i_mmap(k).is_empty(k)
+        !(mapping.i_mmap(k).is_empty(k) && mapping.i_mmap_shared(k).is_empty(k))
     };
     linear || !mapping.i_mmap_nonlinear(k).is_empty(k)
 }
@@ -183,9 +183,15 @@ pub enum FileVmas {
 impl FileVmas {
     /// A walk.
     pub fn new<K: Kernel>(k: K, mapping: Low<Mapping>, pgoff: u32) -> Self {
+        Self::range(k, mapping, pgoff, pgoff)
+    }
+
+    /// A walk over the vmas that may map any page offset from `first` to `last`.
+    #[inline(always)]
+    pub fn range<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32, last: u32) -> Self {
         let head = mapping.i_mmap(k);
         if tree(k) {
-            FileVmas::Tree(Walk::new(PrioRoot(head), pgoff, pgoff))
+            FileVmas::Tree(Walk::new(PrioRoot(head), first, last))
         } else {
             FileVmas::List(ListWalk {
                 head,
