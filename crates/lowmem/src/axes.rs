@@ -149,7 +149,7 @@ pub(crate) fn settings(options: &[String]) -> Result<BTreeMap<String, String>, F
 }
 
 /// The axes that differ from what the kernel alone would set.
-fn overrides(row: &Config) -> BTreeMap<String, String> {
+pub(crate) fn overrides(row: &Config) -> BTreeMap<String, String> {
     values(row)
         .into_iter()
         .zip(values(&config_of(row.kernel)))

@@ -50,9 +50,9 @@ pub(crate) enum Command {
         lowmem capacity --segment 256M --ram 8G --limit 200\n  \
         lowmem capacity --segment 2700M --ram 32G --highpte off,on --rmap pte_chain --split 3g1g,4g4g")]
     Capacity(CapacityArgs),
-    /// One microbenchmark (not yet)
-    #[command(after_help = "Example:\n  lowmem measure null_call")]
-    Measure(Later),
+    /// One mechanism, on small workloads made for it
+    #[command(after_help = "Example:\n  lowmem measure writeback --rmap pte_chain --json")]
+    Measure(MeasureArgs),
     /// Published measurements against ours (not yet)
     #[command(after_help = "Example:\n  lowmem validate --cpu pentium3")]
     Validate(Later),
@@ -100,7 +100,7 @@ pub(crate) struct AxisArgs {
     /// What is unmapped of remapped (nonlinear) vmas to free a page: clusters, whole
     #[arg(long, value_delimiter = ',', value_name = "V")]
     pub(crate) nonlinear: Vec<String>,
-    /// Index of a file's pages: tagged
+    /// Tracking of a file's dirty pages: tagged, lists
     #[arg(long, value_delimiter = ',', value_name = "I")]
     pub(crate) page_cache: Vec<String>,
     /// Page clustering, log2 of pages: 0
@@ -158,6 +158,33 @@ pub(crate) struct AssumptionArgs {
     /// What calls without effect on mappings copy: by_class or none
     #[arg(long, value_name = "C")]
     pub(crate) copied_bytes: Option<String>,
+}
+
+/// `lowmem measure`.
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) command: MeasureCommand,
+}
+
+/// `lowmem measure ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MeasureCommand {
+    /// Page cache with tags and with lists: order and time on a disk, the search for dirty pages, fsync beside a flusher
+    #[command(after_help = "Example:\n  lowmem measure writeback --rmap pte_chain --split 3g1g")]
+    Writeback(WritebackArgs),
+}
+
+/// `lowmem measure writeback`.
+#[derive(Debug, Args)]
+pub(crate) struct WritebackArgs {
+    /// Axes; both page caches where none is named.
+    #[command(flatten)]
+    pub(crate) axes: AxisArgs,
+    /// JSON, schema lowmem.measure/1
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How to run.

@@ -24,6 +24,7 @@ mod compare;
 mod echo;
 mod failure;
 mod generate_command;
+mod measure;
 mod output;
 mod presets;
 mod progress;
@@ -54,7 +55,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Presets(args) => presets::run(&args),
         Command::Run(_) => Err(Failure::NotYet("run".to_owned())),
         Command::Capacity(args) => capacity_command::run(&args),
-        Command::Measure(_) => Err(Failure::NotYet("measure".to_owned())),
+        Command::Measure(args) => measure::run(&args),
         Command::Validate(_) => Err(Failure::NotYet("validate".to_owned())),
     }
 }

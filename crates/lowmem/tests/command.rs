@@ -55,7 +55,6 @@ fn what_is_planned_is_answered_with_its_name() {
     let t = text(&path);
     for (args, message) in [
         (&["run", "x.elf"][..], "lowmem: run: not yet"),
-        (&["measure", "null_call"], "lowmem: measure: not yet"),
         (&["validate"], "lowmem: validate: not yet"),
         (&["trace", "upgrade", t], "lowmem: trace upgrade: not yet"),
         (
@@ -258,6 +257,7 @@ fn every_subcommand_has_help_with_an_example() {
         &["run"],
         &["capacity"],
         &["measure"],
+        &["measure", "writeback"],
         &["validate"],
     ] {
         let help = good(&[args, &["--help"]].concat());

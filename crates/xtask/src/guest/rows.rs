@@ -108,6 +108,9 @@ pub(super) fn parse(name: &str) -> Option<Row> {
     })
 }
 
+/// Images besides: lists of dirty pages, as kernels before 2.6.6 had them, and with the default's reverse map to compare.
+const BESIDES: &[&str] = &["anon_vma-3g1g-lists", "pte_chain-3g1g-lists"];
+
 /// Every image that is committed, by name.
 pub(super) fn committed() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -116,6 +119,7 @@ pub(super) fn committed() -> Vec<Row> {
             rows.push(format!("{rmap}-{split}"));
         }
     }
+    rows.extend(BESIDES.iter().map(|name| (*name).to_owned()));
     rows.iter()
         .map(|name| parse(name).expect("a name of the table"))
         .collect()
