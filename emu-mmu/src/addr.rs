@@ -31,6 +31,16 @@ impl Region {
     pub(crate) const fn of(self, va: VirtAddr) -> u32 {
         va.0 >> self.shift()
     }
+    /// Names a large page: no other size of page, large or small, has this number.
+    #[inline(always)]
+    pub(crate) const fn key(self, va: VirtAddr) -> u32 {
+        let mark = match self {
+            Region::Mib2 => 1 << 20,
+            // A region number has at most 11 bits.
+            Region::Mib4 => 1 << 20 | 1 << 19,
+        };
+        self.of(va) | mark
+    }
     /// Number of the region of a page.
     #[inline(always)]
     pub(crate) const fn of_page(self, vpn: u32) -> u32 {

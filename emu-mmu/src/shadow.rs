@@ -18,10 +18,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Root tag of a global entry.
 const ANY_ROOT: u32 = u32::MAX;
-/// Marks a large page of 2 MiB among the pages seen.
-const SEEN_2M: u32 = 1 << 20;
-/// The same of 4 MiB; region numbers have at most 11 bits.
-const SEEN_4M: u32 = SEEN_2M | 1 << 19;
 
 /// The class of a real miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,12 +138,7 @@ impl Shadow {
             0
         };
         let page = if entry.has(TlbEntry::LARGE) {
-            let region = self.tlb.region();
-            let mark = match region {
-                Region::Mib2 => SEEN_2M,
-                Region::Mib4 => SEEN_4M,
-            };
-            region.of(va) | mark
+            self.tlb.region().key(va)
         } else {
             va.vpn()
         };

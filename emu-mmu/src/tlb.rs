@@ -12,9 +12,6 @@ use crate::entry::TlbEntry;
 use crate::sets::SetTable;
 use lowmem_cost::geometry::{LargePages, Replacement, SetAssoc};
 
-/// Marks the key of a large page, so that it cannot equal a page number.
-const LARGE_KEY: u32 = 1 << 20;
-
 /// Where large pages go.
 #[derive(Debug, Clone)]
 enum Large {
@@ -87,7 +84,7 @@ impl Tlb {
 
     fn find_large(&self, va: VirtAddr, accept: &impl Fn(u32) -> bool) -> Option<u32> {
         let region = self.region.of(va);
-        let key = region | LARGE_KEY;
+        let key = self.region.key(va);
         match &self.large {
             Large::Separate(t) => {
                 let first = self.small.len() as u32;
@@ -138,15 +135,15 @@ impl Tlb {
     /// Keeps a translation of `va`. Gives its slot and the entry as kept (a piece of a large page, say), or nothing if
     /// this level does not hold such pages.
     pub(crate) fn insert(&mut self, va: VirtAddr, entry: TlbEntry) -> Option<(u32, TlbEntry)> {
-        let region = self.region.of(va);
+        let (region, key) = (self.region.of(va), self.region.key(va));
         let (slot, entry) = match (&mut self.large, entry.has(TlbEntry::LARGE)) {
             (Large::Separate(t), true) => {
-                let slot = t.insert(t.set_of(region), region | LARGE_KEY);
+                let slot = t.insert(t.set_of(region), key);
                 (slot + self.small.len() as u32, entry)
             }
             (Large::Shared, true) => {
                 let set = self.small.set_of(region);
-                (self.small.insert(set, region | LARGE_KEY), entry)
+                (self.small.insert(set, key), entry)
             }
             (Large::Refused, true) => return None,
             (Large::Fragment, true) => {

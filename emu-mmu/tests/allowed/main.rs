@@ -359,7 +359,7 @@ fn privilege(user: bool) -> Privilege {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6000))]
+    #![proptest_config(ProptestConfig::with_cases(12000))]
 
     #[test]
     fn every_answer_is_one_that_the_manual_allows(

@@ -329,3 +329,22 @@ fn nxe_without_pae_waits() {
     mmu.set_cr4(CR4_PAE).unwrap();
     assert_eq!(mmu.fetch(at, 1, USER), Err(fault(at, 0b1_0101)));
 }
+
+#[test]
+fn a_large_page_of_one_mode_is_not_taken_for_one_of_another() {
+    // 4 MiB and 2 MiB pages number 0, in the same slot one after the other.
+    let mut mmu = p3(CR4_PSE | CR4_PGE);
+    word(&mut mmu, pde(0), P | W | U | PS | A | D);
+    mmu.mem.write_u64(PhysAddr(PDPT), PD0 | P);
+    mmu.mem.write_u64(PhysAddr(PD0), P | W | U | PS | A | D);
+    let (first, second) = (VirtAddr(0x5000), VirtAddr(0x20_1000));
+    for _ in 0..2 {
+        assert_eq!(at(&mut mmu, second), Ok(0x20_1000));
+    }
+    mmu.set_cr0(1).unwrap();
+    mmu.set_cr4(CR4_PAE | CR4_PGE).unwrap();
+    mmu.set_cr3(PDPT as u32, Cr3Load::Other).unwrap();
+    mmu.set_cr0(CR0_PE_PG).unwrap();
+    assert_eq!(at(&mut mmu, first), Ok(0x5000));
+    assert_eq!(at(&mut mmu, second), Err(0b0100));
+}
