@@ -9,10 +9,11 @@ use crate::axes::{self, Unset};
 use crate::cli::{AxisArgs, EngineArg};
 use crate::failure::{Failure, INCOMPLETE};
 use crate::generate_command::{pages, share};
-use crate::output;
 use crate::session::{self, Options};
+use crate::workload::Layout;
+use crate::{output, workload};
 use clap::Args;
-use lowmem_report::config::bytes;
+use lowmem_report::config::{Split, bytes};
 use lowmem_report::measurement::Owner;
 use lowmem_report::table::{grouped, size};
 use lowmem_report::{Measurement, Mode, Outcome};
@@ -78,6 +79,15 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<ExitCode, Failure> {
     };
     let trace = generate::generate(&load, args.axes.seed.unwrap_or(1))
         .map_err(|e| Failure::Usage(e.to_string()))?;
+    // A split with a smaller user space packs the load for all.
+    let small = configs
+        .iter()
+        .any(|c| c.split.user_end() < Split::G3G1.user_end());
+    let layout = match small {
+        true => Layout::Packed,
+        false => Layout::Recorded,
+    };
+    let trace = workload::fit(trace, &configs, layout)?;
     let options = Options {
         mode: Mode::Native,
         engine: EngineArg::Fast,

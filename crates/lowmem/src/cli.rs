@@ -6,6 +6,7 @@
 
 use crate::capacity_command::CapacityArgs;
 use crate::generate_command::GenerateArgs;
+use crate::workload::Layout;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -209,9 +210,9 @@ pub(crate) struct RunArgs {
     /// Repeat with K seeded layouts and give the spread (not yet)
     #[arg(long, value_name = "K")]
     pub(crate) layouts: Option<u32>,
-    /// Pack recorded addresses for splits with a smaller user space (not yet)
-    #[arg(long, value_name = "L")]
-    pub(crate) layout: Option<String>,
+    /// Recorded addresses: as they are, or packed below the smallest user space compared (2g2g, 1g3g)
+    #[arg(long, value_name = "L", default_value = "recorded")]
+    pub(crate) layout: Layout,
 }
 
 /// Output forms.

@@ -46,6 +46,7 @@ fn go(args: &CompareArgs, unset: Unset, detail: Detail) -> Result<ExitCode, Fail
         )));
     }
     let trace = workload::open(args.trace.as_deref())?;
+    let trace = workload::fit(trace, &configs, args.run.layout)?;
     let options = Options {
         mode,
         engine: args.run.engine,
@@ -91,9 +92,6 @@ fn mode(args: &CompareArgs) -> Result<Mode, Failure> {
     let run = &args.run;
     if run.layouts.is_some() {
         return Err(Failure::NotYet("--layouts".to_owned()));
-    }
-    if run.layout.is_some() {
-        return Err(Failure::NotYet("--layout".to_owned()));
     }
     match run.mode {
         ModeArg::Cycle => Ok(Mode::Cycle),

@@ -3,6 +3,8 @@
 //! Invariant: the built-in trace goes through the same checks as any file.
 
 use crate::failure::Failure;
+use clap::ValueEnum;
+use lowmem_report::Config;
 use lowmem_trace::Trace;
 use std::path::Path;
 
@@ -15,5 +17,42 @@ pub(crate) fn open(path: Option<&Path>) -> Result<Trace, Failure> {
     match path {
         Some(path) => Ok(Trace::open(path)?),
         None => Ok(Trace::from_bytes(BUILT_IN_NAME, BUILT_IN)?),
+    }
+}
+
+/// What to do with recorded addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Layout {
+    /// As they are
+    Recorded,
+    /// Moved below the smallest user space of all configurations compared
+    Packed,
+}
+
+/// User space of a recording: addresses of imported traces end at 3 GB.
+const RECORDED_END: u64 = 0xc000_0000;
+
+/// The trace as all configurations can run it: every split must hold its addresses.
+pub(crate) fn fit(trace: Trace, configs: &[Config], layout: Layout) -> Result<Trace, Failure> {
+    let smallest = configs.iter().map(|c| (c.split.user_end(), c.split)).min();
+    let Some((end, split)) = smallest else {
+        return Ok(trace);
+    };
+    match layout {
+        Layout::Packed => Ok(trace.packed(end.min(RECORDED_END))?),
+        Layout::Recorded => {
+            let highest = match end < RECORDED_END {
+                true => trace.highest_address(),
+                false => 0,
+            };
+            match highest > end {
+                false => Ok(trace),
+                true => Err(Failure::Usage(format!(
+                    "split {split}: user space ends at {end:#x}, {} uses addresses to {highest:#x}; \
+                     --layout packed moves them, for all configurations compared",
+                    trace.name()
+                ))),
+            }
+        }
     }
 }

@@ -47,6 +47,18 @@ axis! {
     }
 }
 
+impl Split {
+    /// Address behind the last byte of a process.
+    pub fn user_end(self) -> u64 {
+        match self {
+            Split::G3G1 => 0xc000_0000,
+            Split::G4G4 => 0xff00_0000,
+            Split::G2G2 => 0x8000_0000,
+            Split::G1G3 => 0x4000_0000,
+        }
+    }
+}
+
 axis! {
     /// How the mappings of a page are found.
     pub enum Rmap("rmap") {

@@ -234,7 +234,9 @@ impl OnTask<'_> {
 
     fn gap(&self, len: u32) -> u32 {
         let mm = self
-            .builder.writer.model()
+            .builder
+            .writer
+            .model()
             .mm(self.task)
             .expect("the task has an address space");
         let len = page_up(u64::from(len));
@@ -309,7 +311,9 @@ impl OnTask<'_> {
     /// Grows, shrinks or moves a mapping: in place if there is room, else to the lowest gap; returns its address.
     pub fn mremap(&mut self, old: u32, old_len: u32, new_len: u32) -> u32 {
         let mm = self
-            .builder.writer.model()
+            .builder
+            .writer
+            .model()
             .mm(self.task)
             .expect("the task has an address space");
         let (from, to) = (page_up(u64::from(old_len)), page_up(u64::from(new_len)));
@@ -347,7 +351,9 @@ impl OnTask<'_> {
     /// Grows or shrinks the heap by bytes; returns its new end.
     pub fn brk(&mut self, by: i32) -> u32 {
         let old = self
-            .builder.writer.model()
+            .builder
+            .writer
+            .model()
             .brk(self.task)
             .expect("the task has an address space") as u32;
         let addr = old

@@ -23,6 +23,7 @@ pub mod header;
 pub mod import;
 pub mod model;
 pub mod op;
+mod packed;
 pub mod reduce;
 pub mod retouch;
 pub mod schedule;

@@ -47,7 +47,12 @@ const CHAINS_AND_HEADS: &[&str] = &[
 const NEVER_FAILS: &str = "unmap_again";
 
 /// File pages by object, anonymous ones by chains, without 2.6.7's look at pins.
-const HYBRID: &[&str] = &["anon_vmas_allocated", "anon_vmas_freed", "unmap_pinned"];
+const HYBRID: &[&str] = &[
+    "anon_vmas_allocated",
+    "anon_vmas_freed",
+    "unmap_pinned",
+    "move_copied",
+];
 /// The scan of 2.4 finds what is there: no vain vma, no pinned page, no heads, no early copies.
 const SCANS: &[&str] = &[
     "chains_allocated",

@@ -1,0 +1,347 @@
+//! A trace moved into a smaller user space: for splits that leave a process 2 GB or 1 GB.
+//!
+//! The ranges that any process ever maps are taken together; gaps between them close to what is left modulo 2 MB, so that every page
+//! keeps its place in its page table, and the last range (the stack) ends where user space ends. The map is the same for all
+//! processes and rising, so neighbours stay neighbours, searches find the same order, and fork-shared pages keep one address.
+//!
+//! Left out: a hint that asked for an address nobody mapped becomes 0.
+//!
+//! Invariant: a packed trace has the operations of the original, one for one.
+
+use crate::error::TraceError;
+use crate::format::TraceWriter;
+use crate::model::USER_END;
+use crate::op::{Call, ExecImage, Op, PAGE_SIZE};
+use crate::space::{page_down, page_up};
+use crate::trace::Trace;
+use std::collections::BTreeMap;
+
+/// Bytes that one page table maps.
+const TABLE: u64 = 2 << 20;
+
+/// Gaps up to this size stay as they are: guard pages, holes of a heap.
+const KEPT_GAP: u64 = 1 << 20;
+
+/// Ranges: start -> (end, packed start).
+#[derive(Debug, Default)]
+struct Runs(BTreeMap<u64, (u64, u64)>);
+
+impl Trace {
+    /// Address behind the highest byte that the trace uses.
+    #[must_use]
+    pub fn highest_address(&self) -> u64 {
+        let runs = seen(self);
+        runs.0.values().map(|&(end, _)| end).max().unwrap_or(0)
+    }
+
+    /// The trace with all its addresses below `limit`.
+    ///
+    /// # Errors
+    /// If what its processes map, taken together, is larger than that.
+    pub fn packed(&self, limit: u64) -> Result<Trace, TraceError> {
+        let mut runs = seen(self);
+        runs.place(self.name(), limit)?;
+        let mut header = self.header().clone();
+        header.name = format!("{} packed below {limit:#x}", header.name);
+        header
+            .notes
+            .push(format!("addresses packed below {limit:#x}"));
+        let mut writer = TraceWriter::new(header);
+        for op in self.ops() {
+            writer.push(&runs.op(op))?;
+        }
+        writer.finish()
+    }
+}
+
+/// Every range that some process maps or touches.
+fn seen(trace: &Trace) -> Runs {
+    let mut runs = Runs::default();
+    for op in trace.ops() {
+        match op {
+            Op::Touch { va, .. }
+            | Op::Fetch { va, .. }
+            | Op::Load { va, .. }
+            | Op::Store { va, .. }
+            | Op::Modify { va, .. } => runs.note(va.into(), u64::from(va) + 1),
+            Op::Call(call) => match *call {
+                Call::Exec { image } => {
+                    for m in &image.mappings {
+                        runs.note(m.start.into(), m.end.into());
+                    }
+                    runs.note(image.brk.into(), u64::from(image.brk) + 1);
+                }
+                Call::Mmap { len, result, .. } => {
+                    runs.note(result.into(), u64::from(result) + u64::from(len));
+                }
+                Call::Mremap {
+                    result, new_len, ..
+                } => runs.note(result.into(), u64::from(result) + u64::from(new_len)),
+                Call::Brk { result, .. } => runs.note(u64::from(result) - 1, result.into()),
+                Call::Shmat {
+                    segment, result, ..
+                } => {
+                    let len = trace.header().segments[segment.0 as usize].bytes;
+                    runs.note(result.into(), u64::from(result) + u64::from(len));
+                }
+                _ => {}
+            },
+            Op::Work { .. } | Op::Switch { .. } => {}
+        }
+    }
+    runs
+}
+
+impl Runs {
+    /// Adds the pages of a range, joined with all that lie nearer than [`KEPT_GAP`]. What lies above user space (the vsyscall page)
+    /// belongs to nobody.
+    fn note(&mut self, start: u64, end: u64) {
+        let (mut start, mut end) = (page_down(start), page_up(end));
+        if end > USER_END || start >= end {
+            return;
+        }
+        if let Some((_, &(e, _))) = self.0.range(..=start).next_back() {
+            if end <= e {
+                return;
+            }
+        }
+        while let Some((&s, &(e, _))) = self.0.range(..=end + KEPT_GAP).next_back() {
+            if e + KEPT_GAP < start {
+                break;
+            }
+            self.0.remove(&s);
+            start = start.min(s);
+            end = end.max(e);
+        }
+        self.0.insert(start, (end, 0));
+    }
+
+    fn place(&mut self, name: &str, limit: u64) -> Result<(), TraceError> {
+        // From the top down, each range as high as its place modulo 2 MB lets it be.
+        let mut top = limit;
+        for (&start, (end, packed)) in self.0.iter_mut().rev() {
+            let len = *end - start;
+            let highest = top.checked_sub(len);
+            let place = highest.and_then(|h| {
+                let off = (h % TABLE + TABLE - start % TABLE) % TABLE;
+                h.checked_sub(off).filter(|&p| p >= u64::from(PAGE_SIZE))
+            });
+            let Some(place) = place else {
+                return Err(TraceError::Recording {
+                    name: name.to_owned(),
+                    reason: format!(
+                        "cannot be packed below {limit:#x}: {len} bytes at {start:#x} find no room"
+                    ),
+                });
+            };
+            *packed = place;
+            // At least a page between two ranges that were apart.
+            top = place - u64::from(PAGE_SIZE);
+        }
+        Ok(())
+    }
+
+    /// Where `at` is now; itself where nobody maps it.
+    fn at(&self, at: u32) -> u32 {
+        let wide = u64::from(at);
+        match self.0.range(..=wide).next_back() {
+            Some((&start, &(end, packed))) if wide < end => (packed + (wide - start)) as u32,
+            _ => at,
+        }
+    }
+
+    /// The same for an address that may stand just behind a range.
+    fn end(&self, at: u32) -> u32 {
+        match at {
+            0 => 0,
+            _ => self.at(at - 1) + 1,
+        }
+    }
+
+    /// The part of `[start, start + len)` from its first to its last mapped byte; `None` if there is none.
+    fn range(&self, start: u32, len: u32) -> Option<(u32, u32)> {
+        let (from, to) = (u64::from(start), u64::from(start) + u64::from(len));
+        let before = self.0.range(..=from).next_back();
+        let first = before
+            .filter(|(_, (end, _))| *end > from)
+            .map(|(&s, _)| s)
+            .or_else(|| self.0.range(from..to).next().map(|(&s, _)| s))?;
+        let (&last, _) = self.0.range(..to).next_back()?;
+        let place = |run: u64, at: u64| {
+            let (end, packed) = self.0[&run];
+            packed + (at.clamp(run, end) - run)
+        };
+        let (a, b) = (place(first, from), place(last, to));
+        (a < b).then(|| (a as u32, (b - a) as u32))
+    }
+
+    /// A hint or a fixed address: 0 where nobody maps it.
+    fn hint(&self, at: u32) -> u32 {
+        let wide = u64::from(at);
+        match self.0.range(..=wide).next_back() {
+            Some((_, &(end, _))) if wide < end => self.at(at),
+            _ => 0,
+        }
+    }
+
+    fn op(&self, op: Op) -> Op {
+        match op {
+            Op::Touch {
+                va,
+                ip,
+                access,
+                origin,
+                span,
+            } => Op::Touch {
+                va: self.at(va),
+                ip: self.at(ip),
+                access,
+                origin,
+                span,
+            },
+            Op::Fetch { va, len } => Op::Fetch {
+                va: self.at(va),
+                len,
+            },
+            Op::Load { va, len } => Op::Load {
+                va: self.at(va),
+                len,
+            },
+            Op::Store { va, len } => Op::Store {
+                va: self.at(va),
+                len,
+            },
+            Op::Modify { va, len } => Op::Modify {
+                va: self.at(va),
+                len,
+            },
+            Op::Call(call) => Op::from(self.call(*call)),
+            other @ (Op::Work { .. } | Op::Switch { .. }) => other,
+        }
+    }
+
+    fn call(&self, mut call: Call) -> Call {
+        if let Some(nr) = self.concerns_nothing(&call) {
+            return Call::Other {
+                nr,
+                bytes_in: 0,
+                bytes_out: 0,
+            };
+        }
+        match &mut call {
+            Call::Mmap { hint, result, .. } | Call::Shmat { hint, result, .. } => {
+                *hint = self.hint(*hint);
+                *result = self.at(*result);
+            }
+            Call::Munmap { addr, len }
+            | Call::Mprotect { addr, len, .. }
+            | Call::Madvise { addr, len, .. }
+            | Call::Mlock { addr, len }
+            | Call::Munlock { addr, len } => {
+                if let Some((a, l)) = self.range(*addr, *len) {
+                    (*addr, *len) = (a, l);
+                }
+            }
+            Call::Mremap {
+                old,
+                new_addr,
+                result,
+                ..
+            } => {
+                *old = self.at(*old);
+                *new_addr = self.hint(*new_addr);
+                *result = self.at(*result);
+            }
+            Call::Brk { addr, result } => {
+                *addr = match *addr {
+                    0 => 0,
+                    a => self.end(a),
+                };
+                *result = self.end(*result);
+            }
+            Call::RemapFilePages { addr, .. } | Call::Shmdt { addr } => *addr = self.at(*addr),
+            Call::Exec { image } => self.image(image),
+            Call::Shmget { .. }
+            | Call::Fork { .. }
+            | Call::Vfork { .. }
+            | Call::Clone { .. }
+            | Call::Exit {}
+            | Call::Wait { .. }
+            | Call::Other { .. }
+            | Call::Failed { .. } => {}
+        }
+        call
+    }
+
+    /// Number of a call on a range that nobody maps: it succeeds and does nothing.
+    fn concerns_nothing(&self, call: &Call) -> Option<u32> {
+        let (nr, addr, len) = match *call {
+            Call::Munmap { addr, len } => (91, addr, len),
+            Call::Mprotect { addr, len, .. } => (125, addr, len),
+            Call::Mlock { addr, len } => (150, addr, len),
+            Call::Munlock { addr, len } => (151, addr, len),
+            Call::Madvise { addr, len, .. } => (219, addr, len),
+            _ => return None,
+        };
+        self.range(addr, len).is_none().then_some(nr)
+    }
+
+    fn image(&self, image: &mut ExecImage) {
+        for m in &mut image.mappings {
+            (m.start, m.end) = (self.at(m.start), self.end(m.end));
+        }
+        image.brk = self.end(image.brk);
+        image.stack_top = self.end(image.stack_top);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::TraceBuilder;
+
+    fn small() -> Trace {
+        let mut t = TraceBuilder::new("small");
+        let p = t.spawn();
+        let a = t.on(p).mmap_anon(5 << 20);
+        t.on(p).write_pages(a, 5 << 20);
+        t.on(p).mmap_fixed(0x9000_3000, 0x5000, crate::Prot::RW);
+        t.on(p).write_pages(0x9000_3000, 0x5000);
+        t.on(p).brk(0x3000);
+        let c = t.on(p).fork();
+        let b = t.on(c).mremap(a, 5 << 20, 6 << 20);
+        t.on(c).munmap(b, 6 << 20).exit();
+        t.finish()
+    }
+
+    #[test]
+    fn a_packed_trace_is_valid_and_has_the_same_operations() {
+        let trace = small();
+        assert_eq!(trace.highest_address(), USER_END);
+        for limit in [0x8000_0000, 0x4000_0000] {
+            let packed = trace.packed(limit).unwrap();
+            assert_eq!(packed.check(|_| {}).unwrap(), *packed.summary());
+            assert_eq!(packed.len(), trace.len());
+            assert_eq!(packed.highest_address(), limit);
+            let (a, b) = (trace.summary(), packed.summary());
+            assert_eq!((a.peak_ptes, a.touches), (b.peak_ptes, b.touches));
+        }
+    }
+
+    #[test]
+    fn pages_keep_their_place_in_their_page_table() {
+        let trace = small();
+        let packed = trace.packed(0x4000_0000).unwrap();
+        for (a, b) in trace.ops().zip(packed.ops()) {
+            if let (Op::Touch { va: a, .. }, Op::Touch { va: b, .. }) = (a, b) {
+                assert_eq!(u64::from(a) % TABLE, u64::from(b) % TABLE);
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let e = small().packed(8 << 20).unwrap_err().to_string();
+        assert!(e.contains("cannot be packed below 0x800000"), "{e}");
+    }
+}
