@@ -267,6 +267,9 @@ impl Runs {
             | Call::Clone { .. }
             | Call::Exit {}
             | Call::Wait { .. }
+            | Call::FileWrite { .. }
+            | Call::Fsync { .. }
+            | Call::Truncate { .. }
             | Call::Other { .. }
             | Call::Failed { .. } => {}
         }
