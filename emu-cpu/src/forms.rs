@@ -288,6 +288,9 @@ pub(crate) fn form(mnemonic: Mnemonic) -> Option<&'static Form> {
 }
 
 #[cfg(test)]
+mod coverage;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use iced_x86::{Code, Decoder, DecoderOptions, RflagsBits};
