@@ -368,7 +368,7 @@ fn init_pages<K: Kernel>(k: K, (from, to): (u32, u32), flags: u32) {
         while pfn < to {
             page.set_flags(k, flags);
             page.set_count(k, 0);
-            page.set_rmap(k, 0);
+            page.init_rmap(k);
             page.set_private(k, 0);
             page.set_mapping(k, 0);
             page.set_index(k, 0);

@@ -4,7 +4,7 @@
 //! What a reverse map adds to a structure comes from `K::Rmap`: a pte_chain kernel has no anon_vma link in its vmas, so
 //! its vma is 12 bytes smaller, as it was before 2.6.7. Structures private to one module are declared there.
 
-use crate::axes::CacheKind;
+use crate::axes::{CacheKind, MapKind};
 use crate::guest_struct;
 use crate::kernel::Kernel;
 use crate::list::ListHead;
@@ -77,7 +77,7 @@ pub mod pg {
 
 guest_struct! {
     /// struct page: 32 bytes since 2.6.6/rmap 9, also with PAE. A page cache of lists needs page->list besides, behind the
-    /// rest ([`PAGE_LIST`]).
+    /// rest ([`PAGE_LIST`]); chains with HIGHPTE the high half of a physical address, at the end.
     pub struct Page [K k] size page_struct_bytes(k);
     at 0 => word flags, set_flags: u32;
     at 4 => word count, set_count: u32;
@@ -95,13 +95,38 @@ pub const PAGE_LIST: u32 = 32;
 /// Bytes of a struct page.
 #[inline(always)]
 pub fn page_struct_bytes<K: Kernel>(k: K) -> u32 {
+    let wide = if wide_direct_pte(k) { 4 } else { 0 };
     match k.axes().page_cache {
-        CacheKind::Tagged => 32,
-        CacheKind::Lists => 40,
+        CacheKind::Tagged => 32 + wide,
+        CacheKind::Lists => 40 + wide,
     }
 }
 
+/// Whether page->pte.direct is 8 bytes: a chain's name of a pte in high memory.
+#[inline(always)]
+fn wide_direct_pte<K: Kernel>(k: K) -> bool {
+    k.highpte() && matches!(k.axes().rmap, MapKind::PteChain | MapKind::Objrmap)
+}
+
 impl Low<Page> {
+    /// High half of a direct pte's physical address (chains with HIGHPTE; 2.6.0 had it next to the low half).
+    #[inline(always)]
+    pub fn rmap_high<K: Kernel>(self, k: K) -> u32 {
+        self.field::<u32>(page_struct_bytes(k) - 4).read(k)
+    }
+    /// Sets it.
+    #[inline(always)]
+    pub fn set_rmap_high<K: Kernel>(self, k: K, v: u32) {
+        self.field::<u32>(page_struct_bytes(k) - 4).write(k, v);
+    }
+    /// A struct page of mem_map before its page is free for the first time: nothing maps it.
+    #[inline(always)]
+    pub fn init_rmap<K: Kernel>(self, k: K) {
+        self.set_rmap(k, 0);
+        if wide_direct_pte(k) {
+            self.set_rmap_high(k, 0);
+        }
+    }
     /// Address of the flags word, for bit operations.
     #[inline(always)]
     pub fn flags_word(self) -> Low<u32> {

@@ -76,6 +76,22 @@ proptest! {
 proptest! {
     #![proptest_config(cases(6))]
     #[test]
+    fn pte_chain_with_highpte(ops in prop::collection::vec(op(), 1..60)) {
+        history::<PteChains, DirectHigh>(BootInfo { ram_frames: 1000 << 8, ..info::<DirectHigh>(1, 32) }, &ops);
+    }
+    #[test]
+    fn pte_chain_with_highpte_4g4g(ops in prop::collection::vec(op(), 1..60)) {
+        history::<PteChains, SplitHigh>(BootInfo { ram_frames: 4000 << 8, ..info::<SplitHigh>(0, 128) }, &ops);
+    }
+    #[test]
+    fn pte_chain_dl_with_highpte(ops in prop::collection::vec(op(), 1..60)) {
+        history::<DoubleChains, DirectHigh>(BootInfo { ram_frames: 1000 << 8, ..info::<DirectHigh>(1, 128) }, &ops);
+    }
+    #[test]
+    fn objrmap_with_highpte(ops in prop::collection::vec(op(), 1..60)) {
+        history::<Hybrid, DirectHigh>(BootInfo { ram_frames: 1000 << 8, ..info::<DirectHigh>(0, 64) }, &ops);
+    }
+    #[test]
     fn anon_vma_with_highpte(ops in prop::collection::vec(op(), 1..60)) {
         history::<AnonVmaMap, DirectHigh>(BootInfo { ram_frames: 1000 << 8, ..info::<DirectHigh>(1, 128) }, &ops);
     }

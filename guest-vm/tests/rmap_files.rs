@@ -5,7 +5,7 @@
 mod harness;
 
 use guest_vm::check::{self, Violation};
-use guest_vm::layout::{Mapping, Page, Vma};
+use guest_vm::layout::{Mapping, Page, Vma, page_struct_bytes};
 use guest_vm::lru;
 use guest_vm::mm::current_mm;
 use guest_vm::mm::vma::find_vma;
@@ -15,12 +15,13 @@ use guest_vm::reclaim::{self, Outcome};
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::rmap::anonmm::AnonmmMap;
+use guest_vm::rmap::chained::PteAddr;
 use guest_vm::rmap::file::FileVmas;
 use guest_vm::rmap::objrmap::Hybrid;
 use guest_vm::rmap::pte_chain::{PteChain, PteChains, nrpte};
 use guest_vm::rmap::pte_chain_dl::{DoubleChains, Link};
 use guest_vm::rmap::pte_chain_v1::{Element, SingleChains, free_elements};
-use harness::{Access, Direct, DirectUp, Harness};
+use harness::{Access, Direct, DirectHigh, DirectUp, Harness};
 use lowmem_abi::boot::{BootInfo, VECTOR_RESCHED};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
@@ -266,6 +267,34 @@ fn objrmap_keeps_chains_for_anonymous_pages_only() {
 }
 
 #[test]
+fn chains_with_highpte_map_every_entry_they_visit() {
+    // Blocks of 32, 64 and 128 bytes hold 3, 7 and 15 entries; struct page grows by 4 bytes.
+    fn run<R: Scheme>(chain_line: u32, page_bytes: u32) {
+        let mut h = start::<R, DirectHigh>(|i| {
+            i.ram_frames = 1000 << 8;
+            i.chain_line = chain_line;
+        });
+        assert_eq!(page_struct_bytes(h.k), page_bytes);
+        assert_eq!(nrpte(h.k), chain_line / 8 - 1);
+        map(&mut h, BASE, (1, 0), ANON);
+        let pfn = h.touch(BASE, true);
+        for child in 2..=20 {
+            fork(&mut h, child);
+            check::all(h.k).unwrap();
+        }
+        assert_eq!(unmap(&mut h, pfn), Outcome::Success);
+        assert_eq!(h.probe_count(Probe::PteExamined), 40);
+        assert_eq!(h.probe_count(Probe::KmapAtomic), 40);
+        check::all(h.k).unwrap();
+    }
+    for line in [32, 64, 128] {
+        run::<PteChains>(line, 36);
+        run::<Hybrid>(line, 36);
+        run::<DoubleChains>(line, 32);
+    }
+}
+
+#[test]
 fn single_chains_never_give_a_page_back_and_lose_no_element() {
     let mut h = start::<SingleChains, Direct>(|_| ());
     map(&mut h, BASE, (600, 0), ANON);
@@ -434,12 +463,11 @@ fn planted_hole_behind_the_head_of_a_chain_is_found() {
     let second = head.next(k, n);
     assert!(head.idx(k, n) > 0 && second.idx(k, n) == 0);
     // The second block's first entry moves to the head: nothing is lost, but the hole is in the wrong block.
-    let slot = |block: Low<PteChain>, i: u32| block.field::<u32>(4 + i * 4);
     let moved = second.entry(k, 0);
-    slot(head, head.idx(k, n) - 1).write(k, moved);
+    moved.write(k, head.slot(k, head.idx(k, n) - 1));
     head.field::<u32>(0)
         .write(k, second.va() | (head.idx(k, n) - 1));
-    slot(second, 0).write(k, 0);
+    PteAddr::NONE.write(k, second.slot(k, 0));
     second.field::<u32>(0).write(k, 1);
     scheme_violation(&h, "hole in a block behind the head");
 }

@@ -16,9 +16,10 @@ use guest_vm::check::owner;
 use guest_vm::kernel::Kernel;
 use guest_vm::layout::{Mm, Page, Vma, pg, vm};
 use guest_vm::mm::vma::find_vma_prev;
-use guest_vm::page_alloc::{pfn_to_page, pfn_valid, virt_to_page};
+use guest_vm::page_alloc::{pfn_to_page, pfn_valid};
 use guest_vm::pgtable::{Pte, task_size};
 use guest_vm::ptr::Low;
+use guest_vm::rmap::chained::PteAddr;
 use guest_vm::rmap::{ReverseMap, anon_vma, object, pte_chain, pte_chain_dl, pte_chain_v1};
 use guest_vm::swap::{SwapEntry, map_count};
 use guest_vm::{lru, page, task};
@@ -78,15 +79,14 @@ impl Machine {
             let (rss, vmas) = (mm.rss(k), mm.map_count(k));
             return Err(format!("present, but rss {rss}, map_count {vmas}"));
         }
-        let pte_va = self.host.page_offset().wrapping_add(leaf.at.0 as u32);
         self.check_counts(page)
             .and_then(|()| self.check_object(page, vma, addr))
             .and_then(|()| match self.config.rmap {
                 Rmap::PteChain | Rmap::PteChainV1 | Rmap::PteChainDl => {
-                    self.check_chain(page, (mm, addr), pte_va)
+                    self.check_chain(page, (mm, addr), leaf.at.0)
                 }
                 Rmap::Objrmap if self.in_file(page) => Ok(()),
-                Rmap::Objrmap => self.check_chain(page, (mm, addr), pte_va),
+                Rmap::Objrmap => self.check_chain(page, (mm, addr), leaf.at.0),
                 Rmap::AnonVma => self.check_anon(page, vma, addr),
                 _ => Ok(()),
             })
@@ -151,11 +151,11 @@ impl Machine {
         &self,
         page: Low<Page>,
         (mm, addr): (Low<Mm>, u32),
-        pte_va: u32,
+        pte_pa: u64,
     ) -> Result<(), String> {
         let k = self.k;
         let mut entries = 0;
-        let mut count = |entry| entries += u32::from(entry == pte_va);
+        let mut count = |entry: PteAddr| entries += u32::from(entry.phys(k) == pte_pa);
         match self.config.rmap {
             Rmap::PteChainV1 => pte_chain_v1::each_entry(k, page, &mut count),
             Rmap::PteChainDl => pte_chain_dl::each_entry(k, page, &mut count),
@@ -164,7 +164,7 @@ impl Machine {
         if entries != 1 {
             return Err(format!("pte {entries} times in the chain"));
         }
-        let table = virt_to_page(k, pte_va);
+        let table = pfn_to_page(k, (pte_pa >> 12) as u32);
         if table.mapping(k) != mm.va() || table.index(k) != addr & !0x1f_ffff {
             return Err("page table does not know its mm and base".to_owned());
         }

@@ -428,8 +428,8 @@ mod tests {
 
     #[test]
     fn planned_values_are_answered_with_not_yet_and_unknown_ones_with_a_suggestion() {
-        let planned = "objrmap".parse::<Rmap>().unwrap_err();
-        assert_eq!(planned.to_string(), "rmap objrmap: not yet");
+        let planned = "2.6.6".parse::<Kernel>().unwrap_err();
+        assert_eq!(planned.to_string(), "kernel 2.6.6: not yet");
         let unknown = "anonvma".parse::<Rmap>().unwrap_err().to_string();
         assert!(unknown.contains("did you mean \"anon_vma\"?"), "{unknown}");
     }

@@ -34,9 +34,9 @@ fn anon<K: Kernel>(k: K, page: Low<Page>) -> bool {
 }
 
 /// page_remove_rmap of an anonymous page.
-fn remove_anon<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
+fn remove_anon<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
     pte_chain::remove_entry(k, page, pte);
-    if page.rmap(k) == 0 {
+    if !pte_chain::mapped(k, page) {
         page::clear(k, page, pg::ANON);
     }
 }
@@ -67,17 +67,17 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
     }
 
     fn add_anon(k: K, page: Low<Page>, _: Low<Vma>, at: PteAt, spare: &mut Low<PteChain>) {
-        if page.rmap(k) == 0 {
+        if !pte_chain::mapped(k, page) {
             page::set(k, page, pg::ANON);
         }
-        pte_chain::add(k, page, at.pte.0, spare);
+        pte_chain::add(k, page, at.pte, spare);
     }
     fn add_file(k: K, page: Low<Page>, _: PteAt, _: &mut Low<PteChain>) {
         anon_vma::add_file_mapcount(k, page);
     }
     fn dup(k: K, page: Low<Page>, child: PteAt, spare: &mut Low<PteChain>) {
         if anon(k, page) {
-            pte_chain::add(k, page, child.pte.0, spare);
+            pte_chain::add(k, page, child.pte, spare);
         } else {
             anon_vma::dup_mapcount(k, page);
         }
@@ -88,7 +88,7 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
     }
     fn remove(k: K, page: Low<Page>, pte: Kmapped) {
         if anon(k, page) {
-            remove_anon(k, page, pte.0);
+            remove_anon(k, page, pte);
         } else {
             anon_vma::remove_mapcount(k, page);
         }
@@ -97,13 +97,13 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
         if !anon(k, page) {
             return;
         }
-        pte_chain::remove_entry(k, page, old.pte.0);
-        pte_chain::add(k, page, new.pte.0, spare);
+        pte_chain::remove_entry(k, page, old.pte);
+        pte_chain::add(k, page, new.pte, spare);
     }
 
     #[inline(always)]
     fn mapped(k: K, page: Low<Page>) -> bool {
-        page.rmap(k) != 0
+        pte_chain::mapped(k, page)
     }
     fn mapcount(k: K, page: Low<Page>) -> u32 {
         if anon(k, page) {
@@ -115,7 +115,7 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
 
     fn page_referenced(k: K, page: Low<Page>) -> u32 {
         let referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
-        if page.rmap(k) == 0 {
+        if !pte_chain::mapped(k, page) {
             referenced
         } else if anon(k, page) {
             referenced + pte_chain::chain_referenced(k, page)
@@ -130,6 +130,7 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
         let by_chain = anon(k, page);
         let result = if by_chain {
             chained::unmap_asserts(k, page);
+            bug_on!(k, Objrmap, !pte_chain::mapped(k, page), page.va());
             pte_chain::unmap_all(k, page)
         } else {
             bug_on!(k, Objrmap, !page::test(k, page, pg::LOCKED), page.va());
@@ -137,7 +138,7 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
             bug_on!(k, Objrmap, page.rmap(k) == 0, page.va());
             object::unmap_file(k, page, Checks::Hybrid)
         };
-        if page.rmap(k) != 0 {
+        if pte_chain::mapped(k, page) {
             return result;
         }
         if by_chain {

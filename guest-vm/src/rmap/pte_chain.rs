@@ -2,9 +2,9 @@
 //!
 //! One mapping: page->rmap is the address of the pte itself (PG_direct). More: it heads a chain of cache-line sized blocks of a word
 //! `next | index of the first used slot` and N = line/4 - 1 entries. From a pte's address its mm and user address follow through the
-//! struct page of the page table (mapping = mm, index = base address). Low pte pages, so an entry is 4 bytes. The block
-//! size is a boot parameter where history compiled it in: one load more per walk. PG_anon does not exist; an
-//! anonymous page is one without mapping.
+//! struct page of the page table (mapping = mm, index = base address; [`super::chained`]). An entry is 4 bytes, with HIGHPTE 8, and then struct
+//! page is 4 bytes larger for the direct pte. The block size is a boot parameter where history compiled it in: one load more per
+//! walk. PG_anon does not exist; an anonymous page is one without mapping.
 //!
 //! Invariant: only the head block has holes, at its low end; a chain of one entry stays a chain until page_referenced collapses it.
 
@@ -18,12 +18,12 @@ use crate::page;
 use crate::page_alloc::Gfp;
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::{Kmapped, Low};
-use crate::rmap::chained::{self, entry_young, unmap_asserts, unmap_entry};
+use crate::rmap::chained::{self, PteAddr, entry_young, unmap_asserts, unmap_entry};
 use crate::root;
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 use lowmem_abi::probe::Probe;
 
-/// A block: `next | idx`, then N entries; N + 1 is a power of two, so the mask of the index is N. Constructed: all zero.
+/// A block: `next | idx`, then N entries; N + 1 is a power of two (3 entries of 8 bytes leave 4 of 32 unused), so the mask of the index is N. Constructed: all zero.
 #[derive(Debug)]
 pub enum PteChain {}
 
@@ -41,7 +41,7 @@ fn local<K: Kernel>(k: K) -> Low<LocalChain> {
 /// NRPTE: entries of a block.
 #[inline(always)]
 pub fn nrpte<K: Kernel>(k: K) -> u32 {
-    (objects(k).chain_line(k) >> 2) - 1
+    (objects(k).chain_line(k) >> PteAddr::shift(k)) - 1
 }
 
 impl Low<PteChain> {
@@ -63,14 +63,19 @@ impl Low<PteChain> {
     pub fn idx<K: Kernel>(self, k: K, n: u32) -> u32 {
         self.next_and_idx(k) & n
     }
-    /// Entry `i`: address of a pte, 0 if free.
+    /// Where entry `i` lies.
     #[inline(always)]
-    pub fn entry<K: Kernel>(self, k: K, i: u32) -> u32 {
-        self.field::<u32>(4 + i * 4).read(k)
+    pub fn slot<K: Kernel>(self, k: K, i: u32) -> Low<u32> {
+        self.field(4 + (i << PteAddr::shift(k)))
+    }
+    /// Entry `i`; none if free.
+    #[inline(always)]
+    pub fn entry<K: Kernel>(self, k: K, i: u32) -> PteAddr {
+        PteAddr::read(k, self.slot(k, i))
     }
     #[inline(always)]
-    fn set_entry<K: Kernel>(self, k: K, i: u32, v: u32) {
-        self.field::<u32>(4 + i * 4).write(k, v);
+    fn set_entry<K: Kernel>(self, k: K, i: u32, v: PteAddr) {
+        v.write(k, self.slot(k, i));
     }
 }
 
@@ -107,13 +112,39 @@ fn head<K: Kernel>(k: K, page: Low<Page>) -> Low<PteChain> {
     Low::new(page.rmap(k))
 }
 
-/// Calls `f` with the address of each pte recorded for the page; for checks.
-pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(u32)) {
-    if page.rmap(k) == 0 {
+/// Whether a pte is recorded: page->pte.direct is not 0. A physical address may end in 32 zeros.
+#[inline(always)]
+pub(super) fn mapped<K: Kernel>(k: K, page: Low<Page>) -> bool {
+    page.rmap(k) != 0 || k.highpte() && page.rmap_high(k) != 0
+}
+
+/// The one pte of a direct page.
+#[inline(always)]
+fn direct<K: Kernel>(k: K, page: Low<Page>) -> PteAddr {
+    let high = if k.highpte() { page.rmap_high(k) } else { 0 };
+    PteAddr::from_words(page.rmap(k), high)
+}
+
+#[inline(always)]
+fn set_direct<K: Kernel>(k: K, page: Low<Page>, pte: PteAddr) {
+    page.set_rmap(k, pte.low());
+    if k.highpte() {
+        page.set_rmap_high(k, pte.high());
+    }
+}
+
+#[inline(always)]
+fn set_head<K: Kernel>(k: K, page: Low<Page>, head: Low<PteChain>) {
+    set_direct(k, page, PteAddr::from_words(head.va(), 0));
+}
+
+/// Calls `f` with each pte recorded for the page; for checks.
+pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(PteAddr)) {
+    if !mapped(k, page) {
         return;
     }
     if page::test(k, page, pg::DIRECT) {
-        f(page.rmap(k));
+        f(direct(k, page));
         return;
     }
     let n = nrpte(k);
@@ -129,14 +160,14 @@ pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(u32)) {
 }
 
 /// page_add_rmap.
-pub(super) fn add<K: Kernel>(k: K, page: Low<Page>, pte: u32, spare: &mut Low<PteChain>) {
+pub(super) fn add<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped, spare: &mut Low<PteChain>) {
     if page::test(k, page, pg::RESERVED) {
         return;
     }
+    let pte = PteAddr::of(k, pte);
     page::map_lock(k, page);
-    let rmap = page.rmap(k);
-    if rmap == 0 {
-        page.set_rmap(k, pte);
+    if !mapped(k, page) {
+        set_direct(k, page, pte);
         page::set(k, page, pg::DIRECT);
         mod_page_state(k, State::NrMapped, 1);
     } else {
@@ -145,17 +176,17 @@ pub(super) fn add<K: Kernel>(k: K, page: Low<Page>, pte: u32, spare: &mut Low<Pt
             // A direct pointer becomes a block of two.
             page::clear(k, page, pg::DIRECT);
             let new = take(k, spare);
-            new.set_entry(k, n - 1, rmap);
+            new.set_entry(k, n - 1, direct(k, page));
             new.set_entry(k, n - 2, pte);
             new.set_next_and_idx(k, n - 2);
-            page.set_rmap(k, new.va());
+            set_head(k, page, new);
         } else {
             let first = head(k, page);
-            if first.entry(k, 0) != 0 {
+            if !first.entry(k, 0).is_none() {
                 let new = take(k, spare);
                 new.set_next_and_idx(k, first.va() | (n - 1));
                 new.set_entry(k, n - 1, pte);
-                page.set_rmap(k, new.va());
+                set_head(k, page, new);
             } else {
                 first.set_entry(k, first.idx(k, n) - 1, pte);
                 first.set_next_and_idx(k, first.next_and_idx(k) - 1);
@@ -179,10 +210,10 @@ fn fill_hole<K: Kernel>(k: K, page: Low<Page>, chain: Low<PteChain>, i: u32) -> 
     let first = head(k, page);
     let victim = first.idx(k, n);
     chain.set_entry(k, i, first.entry(k, victim));
-    first.set_entry(k, victim, 0);
+    first.set_entry(k, victim, PteAddr::NONE);
     if victim == n - 1 {
         let next = first.next(k, n);
-        page.set_rmap(k, next.va());
+        set_head(k, page, next);
         free(k, first);
         return next;
     }
@@ -191,16 +222,16 @@ fn fill_hole<K: Kernel>(k: K, page: Low<Page>, chain: Low<PteChain>, i: u32) -> 
 }
 
 /// page_remove_rmap: walks the chain until it finds the pte.
-pub(super) fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
+pub(super) fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
     if page::test(k, page, pg::RESERVED) {
         return;
     }
+    let pte = PteAddr::of(k, pte);
     page::map_lock(k, page);
-    let rmap = page.rmap(k);
-    bug_on!(k, PteChain, rmap == 0, page.va());
+    bug_on!(k, PteChain, !mapped(k, page), page.va());
     if page::test(k, page, pg::DIRECT) {
-        bug_on!(k, PteChain, rmap != pte, page.va());
-        page.set_rmap(k, 0);
+        bug_on!(k, PteChain, direct(k, page) != pte, page.va());
+        set_direct(k, page, PteAddr::NONE);
         page::clear(k, page, pg::DIRECT);
     } else {
         let n = nrpte(k);
@@ -218,7 +249,7 @@ pub(super) fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
             chain = chain.next(k, n);
         }
     }
-    if page.rmap(k) == 0 {
+    if !mapped(k, page) {
         mod_page_state(k, State::NrMapped, u32::MAX);
     }
     page::map_unlock(k, page);
@@ -260,29 +291,29 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
     }
 
     fn add_anon(k: K, page: Low<Page>, _: Low<Vma>, at: PteAt, spare: &mut Low<PteChain>) {
-        add(k, page, at.pte.0, spare);
+        add(k, page, at.pte, spare);
     }
     fn add_file(k: K, page: Low<Page>, at: PteAt, spare: &mut Low<PteChain>) {
-        add(k, page, at.pte.0, spare);
+        add(k, page, at.pte, spare);
     }
     fn dup(k: K, page: Low<Page>, child: PteAt, spare: &mut Low<PteChain>) {
-        add(k, page, child.pte.0, spare);
+        add(k, page, child.pte, spare);
     }
     #[inline(always)]
     fn spare_used(_: K, spare: &Low<PteChain>) -> bool {
         spare.is_null()
     }
     fn remove(k: K, page: Low<Page>, pte: Kmapped) {
-        remove_entry(k, page, pte.0);
+        remove_entry(k, page, pte);
     }
     fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, spare: &mut Low<PteChain>) {
-        remove_entry(k, page, old.pte.0);
-        add(k, page, new.pte.0, spare);
+        remove_entry(k, page, old.pte);
+        add(k, page, new.pte, spare);
     }
 
     #[inline(always)]
     fn mapped(k: K, page: Low<Page>) -> bool {
-        page.rmap(k) != 0
+        mapped(k, page)
     }
     fn mapcount(k: K, page: Low<Page>) -> u32 {
         count(k, page)
@@ -290,7 +321,7 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
 
     fn page_referenced(k: K, page: Low<Page>) -> u32 {
         let referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
-        if page.rmap(k) == 0 {
+        if !mapped(k, page) {
             return referenced;
         }
         referenced + chain_referenced(k, page)
@@ -298,8 +329,9 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
         unmap_asserts(k, page);
+        bug_on!(k, PteChain, !mapped(k, page), page.va());
         let result = unmap_all(k, page);
-        if page.rmap(k) != 0 {
+        if mapped(k, page) {
             return result;
         }
         mod_page_state(k, State::NrMapped, u32::MAX);
@@ -340,7 +372,7 @@ pub(super) fn count<K: Kernel>(k: K, page: Low<Page>) -> u32 {
 /// The ptes' half of page_referenced; a chain of one entry is collapsed.
 pub(super) fn chain_referenced<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     if page::test(k, page, pg::DIRECT) {
-        return entry_young(k, page.rmap(k));
+        return entry_young(k, direct(k, page));
     }
     let n = nrpte(k);
     let mut referenced = 0;
@@ -351,7 +383,7 @@ pub(super) fn chain_referenced<K: Kernel>(k: K, page: Low<Page>) -> u32 {
         let mut i = n;
         while i > 0 {
             let pte = chain.entry(k, i - 1);
-            if pte == 0 {
+            if pte.is_none() {
                 break;
             }
             referenced += entry_young(k, pte);
@@ -362,22 +394,22 @@ pub(super) fn chain_referenced<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     }
     if entries == 1 {
         let only = head(k, page);
-        page.set_rmap(k, only.entry(k, n - 1));
+        set_direct(k, page, only.entry(k, n - 1));
         page::set(k, page, pg::DIRECT);
-        only.set_entry(k, n - 1, 0);
+        only.set_entry(k, n - 1, PteAddr::NONE);
         free(k, only);
     }
     referenced
 }
 
-/// The ptes' half of try_to_unmap. Afterwards the page is unmapped if and only if its rmap word is 0.
+/// The ptes' half of try_to_unmap.
 pub(super) fn unmap_all<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     if !page::test(k, page, pg::DIRECT) {
         return unmap_chain(k, page);
     }
-    let result = unmap_entry(k, page, page.rmap(k));
+    let result = unmap_entry(k, page, direct(k, page));
     if result == Unmap::Success {
-        page.set_rmap(k, 0);
+        set_direct(k, page, PteAddr::NONE);
         page::clear(k, page, pg::DIRECT);
     }
     result
@@ -415,8 +447,8 @@ pub(super) fn check_chain<K: Kernel>(
     ptes: &[crate::check::Mapper],
 ) -> Result<(), (&'static str, u32)> {
     let direct = page::test(k, page, pg::DIRECT);
-    if page.rmap(k) == 0 || direct {
-        if direct != (page.rmap(k) != 0) {
+    if !mapped(k, page) || direct {
+        if direct != mapped(k, page) {
             return Err(("direct flag without pte", page.flags(k)));
         }
     } else {
@@ -424,7 +456,7 @@ pub(super) fn check_chain<K: Kernel>(
     }
     let mut entries = Vec::new();
     each_entry(k, page, &mut |pte| entries.push(pte));
-    chained::check_entries(k, entries, ptes)
+    chained::check_entries(k, &entries, ptes)
 }
 
 #[cfg(not(target_os = "none"))]
@@ -440,7 +472,7 @@ fn check_blocks<K: Kernel>(k: K, first: Low<PteChain>) -> Result<(), (&'static s
             return Err(("block without entries", chain.va()));
         }
         for i in 0..n {
-            if (chain.entry(k, i) != 0) != (i >= idx) {
+            if chain.entry(k, i).is_none() == (i >= idx) {
                 return Err(("hole not at the low end", chain.va()));
             }
         }

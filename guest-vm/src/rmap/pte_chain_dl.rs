@@ -3,21 +3,25 @@
 //!
 //! Removing a pte from a singly linked chain means searching it, because nothing leads from the pte to its element. Here every
 //! page-table page has a *shadow* page, whose 8 bytes at the same offset are the pte's element: `next` and `prev`. pte and
-//! element find each other by address alone (page->private of either page is the other's address), so an element holds no pointer to its
+//! element find each other by address alone (page->private of either page leads to the other), so an element holds no pointer to its
 //! pte, and adding needs no memory: the shadow page is made with the page table. Price: 4 KB of low memory for every page table,
 //! however few of its ptes are used (owner pte_chain), where chains pay 4.1 to 10.7 bytes a mapping. The alternative of one block of two
-//! pages for both would spare a load and need blocks of two pages for ever.
+//! pages for both would spare a load and need blocks of two pages for ever. With HIGHPTE the page table goes to high memory, its shadow
+//! stays: a list in high memory would map a page for every link.
 //!
 //! Invariant: page->rmap is the first element; an element is on the list of the page that its pte maps; first.prev is null.
 
-use super::chained::{self, entry_young, unmap_asserts, unmap_entry};
+use super::chained::{self, PteAddr, entry_young, unmap_asserts, unmap_entry};
 use super::{PteAt, ReverseMap, Unmap};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
+use crate::kmap::kmap_atomic_to_phys;
 use crate::layout::{Mm, Page, Vma, pg};
 use crate::page;
-use crate::page_alloc::{Gfp, alloc_pages, free_pages, page_address, virt_to_page};
+use crate::page_alloc::{
+    Gfp, alloc_pages, free_pages, page_address, page_to_pfn, pfn_to_page, virt_to_page,
+};
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::{Kmapped, Low};
 use lowmem_abi::owner::Owner;
@@ -30,20 +34,26 @@ guest_struct! {
     at 4 => word prev, set_prev: Low<Link>;
 }
 
-/// The other page of a pair, at the same offset.
+/// The element of a pte: in the shadow page of its page table, at the same offset.
 #[inline(always)]
-fn twin<K: Kernel>(k: K, va: u32) -> u32 {
-    virt_to_page(k, va).private(k) + (va & 0xfff)
+fn link_of<K: Kernel>(k: K, pte: Kmapped) -> Low<Link> {
+    let table = if k.highpte() {
+        pfn_to_page(k, (kmap_atomic_to_phys(k, pte) >> 12) as u32)
+    } else {
+        virt_to_page(k, pte.0)
+    };
+    Low::new(table.private(k) + (pte.0 & 0xfff))
 }
 
+/// The pte of an element.
 #[inline(always)]
-fn link_of<K: Kernel>(k: K, pte: u32) -> Low<Link> {
-    Low::new(twin(k, pte))
-}
-
-#[inline(always)]
-fn pte_of<K: Kernel>(k: K, link: Low<Link>) -> u32 {
-    twin(k, link.va())
+fn pte_of<K: Kernel>(k: K, link: Low<Link>) -> PteAddr {
+    let (twin, offset) = (virt_to_page(k, link.va()).private(k), link.va() & 0xfff);
+    if k.highpte() {
+        PteAddr::from_words(twin << 12 | offset, twin >> 20)
+    } else {
+        PteAddr::from_words(twin + offset, 0)
+    }
 }
 
 #[inline(always)]
@@ -52,7 +62,7 @@ fn first<K: Kernel>(k: K, page: Low<Page>) -> Low<Link> {
 }
 
 /// Calls `f` with the address of each pte recorded for the page; for checks.
-pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(u32)) {
+pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(PteAddr)) {
     let mut at = first(k, page);
     while !at.is_null() {
         f(pte_of(k, at));
@@ -61,7 +71,7 @@ pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(u32)) {
 }
 
 /// To the head of the list; the bit lock is held.
-fn add<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
+fn add<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
     if page::test(k, page, pg::RESERVED) {
         return;
     }
@@ -93,7 +103,7 @@ fn unlink<K: Kernel>(k: K, page: Low<Page>, link: Low<Link>) {
     }
 }
 
-fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
+fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
     if page::test(k, page, pg::RESERVED) {
         return;
     }
@@ -133,11 +143,15 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
 
     fn pte_page_alloc(k: K, page: Low<Page>) -> Result<(), Oom> {
         let shadow = alloc_pages(k, Gfp::Kernel, 0, Owner::PteChain)?;
-        let (table, links) = (page_address(k, page), page_address(k, shadow));
-        let (table, links) = (table.unwrap_or(0), links.unwrap_or(0));
-        bug_on!(k, PteChainDl, table == 0 || links == 0, page.va());
+        let links = page_address(k, shadow).unwrap_or(0);
+        bug_on!(k, PteChainDl, links == 0, page.va());
+        let twin = if k.highpte() {
+            page_to_pfn(k, page)
+        } else {
+            page_address(k, page).unwrap_or(0)
+        };
         page.set_private(k, links);
-        shadow.set_private(k, table);
+        shadow.set_private(k, twin);
         k.probe(Probe::ChainAllocated);
         Ok(())
     }
@@ -158,24 +172,24 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
     }
 
     fn add_anon(k: K, page: Low<Page>, _: Low<Vma>, at: PteAt, (): &mut ()) {
-        add(k, page, at.pte.0);
+        add(k, page, at.pte);
     }
     fn add_file(k: K, page: Low<Page>, at: PteAt, (): &mut ()) {
-        add(k, page, at.pte.0);
+        add(k, page, at.pte);
     }
     fn dup(k: K, page: Low<Page>, child: PteAt, (): &mut ()) {
-        add(k, page, child.pte.0);
+        add(k, page, child.pte);
     }
     #[inline(always)]
     fn spare_used(_: K, (): &()) -> bool {
         false
     }
     fn remove(k: K, page: Low<Page>, pte: Kmapped) {
-        remove_entry(k, page, pte.0);
+        remove_entry(k, page, pte);
     }
     fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, (): &mut ()) {
-        remove_entry(k, page, old.pte.0);
-        add(k, page, new.pte.0);
+        remove_entry(k, page, old.pte);
+        add(k, page, new.pte);
     }
 
     #[inline(always)]
@@ -200,6 +214,7 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
         unmap_asserts(k, page);
+        bug_on!(k, PteChainDl, page.rmap(k) == 0, page.va());
         let mut result = Unmap::Success;
         let mut at = first(k, page);
         while !at.is_null() {
@@ -231,7 +246,8 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
             if at.prev(k) != prev {
                 return Err(("element's prev", at.va()));
             }
-            if link_of(k, pte_of(k, at)) != at {
+            let table = pfn_to_page(k, (pte_of(k, at).phys(k) >> 12) as u32);
+            if table.private(k) != at.va() & !0xfff {
                 return Err(("shadow page of another page table", at.va()));
             }
             prev = at;
@@ -239,6 +255,6 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
         }
         let mut entries = Vec::new();
         each_entry(k, page, &mut |pte| entries.push(pte));
-        chained::check_entries(k, entries, ptes)
+        chained::check_entries(k, &entries, ptes)
     }
 }

@@ -4,11 +4,11 @@
 //! Elements come from one free list behind its own lock, which takes a whole page when it is empty and never gives one back.
 //! What one pte is found by is as in 2.6.0 ([`super::chained`]). Differences: the first code panicked when it found no memory under
 //! the page's lock; here an element is taken in advance, as later kernels did, so that want of memory is an error. The layout
-//! is recalled, not read: pointer and next are all that 8 bytes hold.
+//! is recalled, not read: pointer and next are all that 8 bytes hold. Pte pages lie in low memory: HIGHPTE came later.
 //!
 //! Invariant: an element is on the free list, in exactly one page's list, or somebody's spare.
 
-use super::chained::{self, entry_young, unmap_asserts, unmap_entry};
+use super::chained::{self, PteAddr, entry_young, unmap_asserts, unmap_entry};
 use super::{PteAt, ReverseMap, Unmap};
 use crate::bug_on;
 use crate::guest_struct;
@@ -92,10 +92,10 @@ fn head<K: Kernel>(k: K, page: Low<Page>) -> Low<Element> {
 }
 
 /// Calls `f` with the address of each pte recorded for the page; for checks.
-pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(u32)) {
+pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(PteAddr)) {
     let mut at = head(k, page);
     while !at.is_null() {
-        f(at.pte(k));
+        f(PteAddr::from_words(at.pte(k), 0));
         at = at.next(k);
     }
 }
@@ -238,7 +238,7 @@ impl<K: Kernel> ReverseMap<K> for SingleChains {
         let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
         let mut at = head(k, page);
         while !at.is_null() {
-            referenced += entry_young(k, at.pte(k));
+            referenced += entry_young(k, PteAddr::from_words(at.pte(k), 0));
             at = at.next(k);
         }
         referenced
@@ -246,12 +246,13 @@ impl<K: Kernel> ReverseMap<K> for SingleChains {
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
         unmap_asserts(k, page);
+        bug_on!(k, PteChainV1, page.rmap(k) == 0, page.va());
         let mut result = Unmap::Success;
         let mut prev: Low<Element> = Low::NULL;
         let mut at = head(k, page);
         while !at.is_null() {
             let next = at.next(k);
-            match unmap_entry(k, page, at.pte(k)) {
+            match unmap_entry(k, page, PteAddr::from_words(at.pte(k), 0)) {
                 Unmap::Success => unlink(k, page, prev, at),
                 Unmap::Again => {
                     result = Unmap::Again;
@@ -277,6 +278,6 @@ impl<K: Kernel> ReverseMap<K> for SingleChains {
     ) -> Result<(), (&'static str, u32)> {
         let mut entries = Vec::new();
         each_entry(k, page, &mut |pte| entries.push(pte));
-        chained::check_entries(k, entries, ptes)
+        chained::check_entries(k, &entries, ptes)
     }
 }

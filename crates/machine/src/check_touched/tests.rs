@@ -122,8 +122,8 @@ fn missing_chain_entry() {
         let head: Low<pte_chain::PteChain> = Low::new(page.rmap(k));
         for i in head.idx(k, n)..n {
             let entry = head.entry(k, i);
-            if virt_to_page(k, entry).mapping(k) == task::current(k).mm(k).va() {
-                head.field::<u32>(4 + i * 4).write(k, entry + 8);
+            if entry.mm(k) == task::current(k).mm(k) {
+                PteAddr::from_words(entry.low() + 8, 0).write(k, head.slot(k, i));
             }
         }
     });
