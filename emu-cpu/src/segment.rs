@@ -65,7 +65,7 @@ impl Segment {
         (self.access >> 5 & 3) as u8
     }
     /// D of a code segment, B of a stack segment: 32-bit.
-    pub(crate) fn is_32bit(&self) -> bool {
+    pub fn is_32bit(&self) -> bool {
         self.access & 0x4000 != 0
     }
     pub(crate) fn readable(&self) -> bool {

@@ -121,7 +121,7 @@ impl WalkContext<'_> {
 
     /// A and D lie in the low word; writing only that keeps sparse frames sparse.
     fn write_bits(&mut self, at: PhysAddr, entry: u64, bits: u64) {
-        if entry & bits != bits {
+        if entry & bits != bits && !self.mem.rom_alias().contains(&at.pfn().0) {
             self.mem.write_u32(at, (entry | bits) as u32);
         }
     }

@@ -116,11 +116,12 @@ impl Mmu {
         let old = self.get_split(a, b, first, size);
         if let Some(new) = f(old) {
             let bytes = new.to_le_bytes();
-            self.mem.write_bytes(a, &bytes[..usize::from(first)]);
-            self.mem
-                .write_bytes(b, &bytes[usize::from(first)..usize::from(size)]);
-            self.code.note(a);
-            self.code.note(b);
+            let (low, high) = bytes[..usize::from(size)].split_at(usize::from(first));
+            for (at, part) in [(a, low), (b, high)] {
+                if self.code.may_write(at) {
+                    self.mem.write_bytes(at, part);
+                }
+            }
         }
         Ok(old)
     }
@@ -186,6 +187,9 @@ impl Mmu {
 
     #[inline(always)]
     pub(crate) fn put(&mut self, a: PhysAddr, size: u8, value: u64) {
+        if !self.code.may_write(a) {
+            return;
+        }
         match size {
             1 => self.mem.write_u8(a, value as u8),
             2 => self.mem.write_u16(a, value as u16),
@@ -193,7 +197,6 @@ impl Mmu {
             8 => self.mem.write_u64(a, value),
             _ => unreachable!("an operand has 1, 2, 4 or 8 bytes, not {size}"),
         }
-        self.code.note(a);
     }
 
     /// Watches a frame that holds decoded code. A write to it through this MMU is reported once, by

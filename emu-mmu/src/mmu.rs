@@ -124,7 +124,7 @@ impl Mmu {
             l1d_ways: g.l1d.ways,
             front_end: FrontEnd::new(&g.front_end, g.cache_replacement),
             shortcuts,
-            code: CodeWatch::new(mem.ram_bytes()),
+            code: CodeWatch::new(&mem),
             mem,
         })
     }
@@ -140,7 +140,7 @@ impl Mmu {
             pde_cache: self.pde_cache.clone(),
             caches: self.caches.clone(),
             front_end: self.front_end.clone(),
-            code: CodeWatch::new(self.mem.ram_bytes()),
+            code: CodeWatch::new(&self.mem),
             ..*self
         })
     }
@@ -162,7 +162,7 @@ impl Mmu {
         self.pde_cache.clone_from(&original.pde_cache);
         self.caches.clone_from(&original.caches);
         self.front_end.clone_from(&original.front_end);
-        self.code = CodeWatch::new(self.mem.ram_bytes());
+        self.code = CodeWatch::new(&self.mem);
     }
 
     /// One counted data or instruction translation, without a cache access.

@@ -1,7 +1,8 @@
 //! Guest-physical memory: RAM flat from 0, low memory below, high memory above (decision D9).
 //!
 //! Low memory is one host mapping (`low`); high frames are sparse and exact (`frame`). Beyond RAM reads
-//! give all ones and writes are dropped, as on an empty bus. Nothing is counted here: cost belongs to [`crate::Mmu`].
+//! give all ones and writes are dropped, as on an empty bus. A ROM ([`PhysMem::install_rom`]) ends at 4 GiB and is seen again
+//! below 1 MiB; writes to it are dropped. Nothing is counted here: cost belongs to [`crate::Mmu`].
 //!
 //! Invariant: whatever the representation, a read returns the bytes last written.
 
@@ -9,6 +10,7 @@ use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use crate::frame::{Frame, PageWords};
 use crate::high::HighMem;
 use crate::low::LowMem;
+use std::sync::Arc;
 
 /// Least RAM.
 pub const MIN_RAM_BYTES: u64 = 1 << 20;
@@ -56,7 +58,13 @@ pub struct PhysMem {
     high: HighMem,
     low_bytes: u64,
     ram_bytes: u64,
+    rom: Option<Arc<[u8]>>,
 }
+
+/// Where a ROM ends in the 32-bit address space.
+const ROM_END: u64 = 1 << 32;
+/// Where its alias ends.
+const ALIAS_END: u64 = 1 << 20;
 
 impl PhysMem {
     /// `ram_bytes` of zeroes (1 MiB to 64 GiB), the first `low_bytes` of them low memory (at most 4 GiB - 32 MiB; 0 is
@@ -78,7 +86,46 @@ impl PhysMem {
             high: HighMem::new(((ram_bytes - low_bytes) / page) as usize),
             low_bytes,
             ram_bytes,
+            rom: None,
         })
+    }
+
+    /// Puts a ROM (whole pages, at most 1 MiB) at the end of the first 4 GiB and of the first 1 MiB, over the RAM there. To be
+    /// done before an MMU is made of this memory: that is what keeps the machine from writing to the alias.
+    ///
+    /// # Panics
+    /// If RAM reaches into the ROM, or the size is no such size.
+    pub fn install_rom(&mut self, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        assert!(len <= ALIAS_END && len.is_multiple_of(u64::from(PAGE_SIZE)));
+        assert!(self.ram_bytes <= ROM_END - len);
+        self.write_bytes(PhysAddr(ALIAS_END - len), bytes);
+        self.rom = Some(bytes.into());
+    }
+
+    /// The frames below 1 MiB that show the ROM.
+    pub(crate) fn rom_alias(&self) -> std::ops::Range<u32> {
+        let end = (ALIAS_END / u64::from(PAGE_SIZE)) as u32;
+        let pages = self
+            .rom
+            .as_ref()
+            .map_or(0, |rom| rom.len() as u32 / PAGE_SIZE);
+        end - pages..end
+    }
+
+    /// Reads beyond RAM: the ROM, else ones.
+    #[cold]
+    fn read_beyond(&self, a: PhysAddr, out: &mut [u8]) {
+        out.fill(0xFF);
+        let Some(rom) = &self.rom else { return };
+        let Some(start) = a.0.checked_sub(ROM_END - rom.len() as u64) else {
+            return;
+        };
+        let Some(from) = rom.get(start as usize..) else {
+            return;
+        };
+        let n = from.len().min(out.len());
+        out[..n].copy_from_slice(&from[..n]);
     }
 
     /// Bytes of RAM.
@@ -127,11 +174,13 @@ impl PhysMem {
             return out;
         }
         if a.0 >= self.ram_bytes {
-            return [0xFF; N];
+            let mut out = [0; N];
+            self.read_beyond(a, &mut out);
+            return out;
         }
         match self.place(a.pfn()) {
             Place::Low(_) => self.low.read(a.0 as usize),
-            Place::Nowhere => [0xFF; N],
+            Place::Nowhere => unreachable!("below the end of ram"),
             Place::High(i) => match self.high.frame(i) {
                 None | Some(Frame::Zero) => [0; N],
                 // SAFETY: `offset + N` lies within the page of 4096 bytes; `&self` keeps writers out.
@@ -206,7 +255,7 @@ impl PhysMem {
                 Place::Nowhere
             };
             match place {
-                Place::Nowhere => part.fill(0xFF),
+                Place::Nowhere => self.read_beyond(a, part),
                 Place::Low(page) => part.copy_from_slice(&self.low.page(page)[offset..offset + n]),
                 Place::High(i) => match self.high.frame(i) {
                     None | Some(Frame::Zero) => part.fill(0),
@@ -288,8 +337,11 @@ impl PhysMem {
                 Some(frame) => frame.copy_to(self.low.page_mut(to)),
                 None => self.low.page_mut(to).fill(0),
             },
-            (Place::Low(to), Place::Nowhere) => self.low.page_mut(to).fill(0xFF),
-            (Place::High(to), Place::Nowhere) => self.high.set_bytes(to, &[0xFF; 4096]),
+            (_, Place::Nowhere) => {
+                let mut bytes = [0; PAGE_SIZE as usize];
+                self.read_beyond(from.base(), &mut bytes);
+                self.write_bytes(to.base(), &bytes);
+            }
         }
     }
 
@@ -317,6 +369,7 @@ impl PhysMem {
             high: self.high.clone_cow(),
             low_bytes: self.low_bytes,
             ram_bytes: self.ram_bytes,
+            rom: self.rom.clone(),
         })
     }
 

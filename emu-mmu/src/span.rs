@@ -193,7 +193,9 @@ impl Mmu {
     }
 
     fn fill(&mut self, a: PhysAddr, size: u8, n: u32, value: u32) {
-        self.code.note(a);
+        if !self.code.may_write(a) {
+            return;
+        }
         let zero = u64::from(value) & (u64::MAX >> (64 - 8 * u32::from(size))) == 0;
         if zero && u32::from(size) * n == PAGE_SIZE {
             return self.mem.clear_page(a.pfn());
@@ -208,7 +210,9 @@ impl Mmu {
 
     /// Moves elements forward: where the target overlaps what is still to be read, bytes repeat.
     fn copy(&mut self, to: PhysAddr, from: PhysAddr, size: u8, n: u32) {
-        self.code.note(to);
+        if !self.code.may_write(to) {
+            return;
+        }
         let len = u64::from(size) * u64::from(n);
         if len == u64::from(PAGE_SIZE) {
             return self.mem.copy_page(to.pfn(), from.pfn());

@@ -43,9 +43,26 @@ pub(crate) enum Command {
     /// List CPU presets, or show one with the mark and source of every number
     #[command(after_help = "Example:\n  lowmem presets show pentium4 --set l2.latency=20")]
     Presets(PresetsArgs),
-    /// Run an image on the bare machine (not yet)
-    #[command(after_help = "Example:\n  lowmem run image.elf")]
-    Run(Later),
+    /// Run an image of your own on the bare machine: multiboot, ELF32 or ROM
+    #[command(
+        after_help = "The machine: RAM flat from 0; COM1, port E9, two 8259s, an 8254, the CMOS clock, a keyboard\n\
+        controller without keyboard. Ports where nobody is read ones, so does memory. The console goes\n\
+        to stdout, the report to stderr; with --json the other way round. Time is instructions: the\n\
+        timer runs at the preset's clock and its assumed cycles per instruction, hlt skips to the next\n\
+        tick.\n\n\
+        Exit status: odd ones are the image's own: a write of N to port F4 ends the run with\n\
+        (N << 1 | 1) & FF, as QEMU's isa-debug-exit does (1 is also an output that cannot be written).\n  \
+        0 'Shutdown' written to port 8900   8 --max-instructions reached\n  \
+        2 bad command line or image        10 stopped by --stop-at\n  \
+        4 triple fault                     12 reset of a machine without rom\n  \
+        6 hlt with nothing to wait for     14 fault upon fault without an instruction between\n\
+        130 Ctrl-C\n\n\
+        Examples:\n  \
+        lowmem run kernel.elf --ram 64M\n  \
+        lowmem run bios.rom --cpu none --trace-exec=trace.txt --max-instructions 100000\n  \
+        lowmem run kernel.elf --stop-at 0x100020 --json"
+    )]
+    Run(RunImageArgs),
     /// How many processes until memory is gone, and who had it
     #[command(after_help = "Examples:\n  \
         lowmem capacity --segment 256M --ram 8G --limit 200\n  \
@@ -357,6 +374,82 @@ pub(crate) struct ViewArgs {
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub(crate) count: u64,
     /// One JSON value per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Formats of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// What the content says.
+    Auto,
+    /// Multiboot 1.
+    Multiboot,
+    /// ELF32 executable.
+    Elf,
+    /// ROM of 64 or 128 KB.
+    Rom,
+}
+
+/// Consoles of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConsoleArg {
+    /// The one the image writes to first.
+    Auto,
+    /// COM1.
+    Serial,
+    /// Port E9.
+    E9,
+    /// Both, as they come.
+    Both,
+}
+
+/// `lowmem run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunImageArgs {
+    /// The image: multiboot 1 (by ELF or address fields), ELF32 for i386, or a ROM of 64 or 128 KB
+    pub(crate) image: PathBuf,
+    /// How to load it
+    #[arg(long, value_name = "F", default_value = "auto")]
+    pub(crate) format: FormatArg,
+    /// RAM, 1M to 64G; a ROM needs less than 4G
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    pub(crate) ram: String,
+    /// CPU preset: pentium4, pentium3, a .toml file, or none: no costs
+    #[arg(long, value_name = "C", default_value = "pentium4")]
+    pub(crate) cpu: String,
+    /// Set a number of the CPU preset (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// The interpreter; both count the same
+    #[arg(long, value_name = "E", default_value = "fast")]
+    pub(crate) engine: EngineArg,
+    /// End after so many instructions, each repetition of a string instruction counted as one, at
+    /// the next transfer, page crossing or serialising instruction
+    #[arg(long, value_name = "N")]
+    pub(crate) max_instructions: Option<u64>,
+    /// End before the instruction at this linear address (slow)
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) stop_at: Option<String>,
+    /// A line per instruction: address, bytes, text, changed registers; to stderr or a file (slow)
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub(crate) trace_exec: Option<Option<PathBuf>>,
+    /// Which of the image's consoles is shown: COM1, port E9
+    #[arg(long, value_name = "C", default_value = "auto")]
+    pub(crate) console: ConsoleArg,
+    /// Bytes that wait to be read from COM1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) serial_in: Option<PathBuf>,
+    /// What the CMOS clock shows at the start [default: 2004-06-16T00:00:00]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) rtc: Option<String>,
+    /// Show codes written to ports 80 and 190 on stderr
+    #[arg(long)]
+    pub(crate) post: bool,
+    /// Say on stderr what the host needed
+    #[arg(long)]
+    pub(crate) host_stats: bool,
+    /// JSON, schema lowmem.run/1
     #[arg(long)]
     pub(crate) json: bool,
 }

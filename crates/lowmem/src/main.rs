@@ -11,7 +11,7 @@
 //! | [`session`] | running configurations, in parallel, until done or interrupted |
 //! | [`progress`] | progress bars and Ctrl-C |
 //! | [`workload`] | the built-in trace |
-//! | [`compare`], [`trace_command`], [`generate_command`], [`capacity_command`], [`presets`] | the subcommands |
+//! | [`compare`], [`trace_command`], [`generate_command`], [`capacity_command`], [`presets`], [`run_command`] | the subcommands |
 //! | [`failure`] | errors and their exit codes |
 //! | [`output`] | writing to stdout |
 //!
@@ -28,6 +28,7 @@ mod measure;
 mod output;
 mod presets;
 mod progress;
+mod run_command;
 mod session;
 mod trace_command;
 mod workload;
@@ -53,7 +54,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Replay(args) => compare::replay(&args),
         Command::Trace(args) => trace_command::run(&args),
         Command::Presets(args) => presets::run(&args),
-        Command::Run(_) => Err(Failure::NotYet("run".to_owned())),
+        Command::Run(args) => run_command::run(&args),
         Command::Capacity(args) => capacity_command::run(&args),
         Command::Measure(args) => measure::run(&args),
         Command::Validate(_) => Err(Failure::NotYet("validate".to_owned())),

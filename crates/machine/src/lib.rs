@@ -18,11 +18,13 @@
 //! | [`mod@replay`] | one replay and its measurement |
 //! | [`hash`], [`lowmem`], [`identity`] | memory_hash, low memory by owner, native against cycle |
 //! | [`lockstep`] | the fast engine against the reference |
+//! | [`bare`] | the machine for images of the user's own
 //! | [`sample`] | many samples of one piece of a trace |
 //!
 //! Invariant: both modes leave the same guest memory, but for kernel stacks and declared time words.
 
 pub mod archive;
+pub mod bare;
 pub mod books;
 pub mod call;
 mod check;

@@ -9,6 +9,7 @@ pub(crate) mod blocks;
 mod fast;
 mod fetch;
 mod reference;
+mod single;
 
 use self::blocks::Blocks;
 use crate::bus::{Bus, Flow};
