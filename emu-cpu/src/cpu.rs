@@ -106,7 +106,7 @@ pub struct Cpu {
     pub tsc_offset: u64,
     /// The 8-byte NOP `0F 1F 84 00` with 0x4C4D in its upper displacement half is a probe (D10).
     pub probes: bool,
-    /// Execution stops before an instruction whose EIP is in here (slow while not empty).
+    /// Execution stops before an instruction whose linear address is in here (slow while not empty).
     pub breakpoints: BTreeSet<u32>,
     /// Memory, TLBs, caches, account.
     pub mmu: Mmu,

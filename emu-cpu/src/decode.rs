@@ -121,6 +121,9 @@ impl Translator {
         }
         self.operands(i, &mut op);
         self.accounting(i, &mut op);
+        if op.class == Event::RepStart {
+            op.marks |= END;
+        }
         if op.class == Event::InsnFar || is_to_special(i) {
             op.marks |= END | SYNC;
         }

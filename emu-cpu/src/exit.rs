@@ -54,6 +54,8 @@ pub enum Watchdog {
     Operation,
     /// 2^27 instructions without IF=1.
     InterruptsOff,
+    /// 65,536 faults, and no instruction completed between them. Cannot be turned off.
+    Faults,
 }
 
 /// Why [`crate::Cpu::run`] came back. EIP is that of the next instruction unless said otherwise.
@@ -76,6 +78,7 @@ pub enum Exit {
         /// Where.
         eip: u32,
     },
-    /// EIP is in [`crate::Cpu::breakpoints`]; the instruction there was not executed.
+    /// The linear address of the next instruction is in [`crate::Cpu::breakpoints`]; it was not
+    /// executed.
     Breakpoint(u32),
 }

@@ -14,6 +14,9 @@ use crate::exit::{Exit, Watchdog};
 use crate::fault;
 use crate::flags::IF;
 
+/// Faults without an instruction between them. Silicon would go on for ever; an assumption, far
+/// above what a fault in a fault handler ever needs.
+const FAULTS: u32 = 1 << 16;
 /// Instructions between two looks of the watchdogs.
 const POLL: u64 = 1 << 20;
 /// D16: instructions with IF=0, in polls.
@@ -43,6 +46,11 @@ pub(crate) struct Interrupts {
     line: bool,
     /// The bus wants to be told of this count of retired instructions.
     bus_due: u64,
+    /// Repetitions of string instructions that led back to the instruction.
+    repeats: u64,
+    /// Work done at the last fault, and faults since without any.
+    fault_at: u64,
+    faults_here: u32,
     /// An NMI waits.
     nmi: bool,
     /// An NMI was taken and no iret has followed.
@@ -124,8 +132,33 @@ impl Cpu {
         self.irq.unwatched = true;
     }
 
+    /// Instructions retired, each repetition of a string instruction counted as one: what a limit
+    /// counts.
+    pub fn work(&self) -> u64 {
+        self.retired + self.irq.repeats
+    }
+
+    /// `n` repetitions led back to their instruction.
+    #[inline(always)]
+    pub(crate) fn repeated(&mut self, n: u64) {
+        self.irq.repeats += n;
+        // The limit has come nearer.
+        self.irq.attention = self.irq.attention.saturating_sub(n);
+    }
+
+    /// A fault is to be delivered: whether too many have been since anything was done.
+    pub(crate) fn faults_in_place(&mut self) -> bool {
+        let here = self.work();
+        if self.irq.fault_at != here {
+            self.irq.fault_at = here;
+            self.irq.faults_here = 0;
+        }
+        self.irq.faults_here += 1;
+        self.irq.faults_here > FAULTS
+    }
+
     pub(crate) fn set_limit(&mut self, instructions: u64) {
-        self.irq.limit = self.retired.saturating_add(instructions);
+        self.irq.limit = self.work().saturating_add(instructions);
         self.irq.bus_due = 0;
         self.irq.attention = 0;
     }
@@ -167,12 +200,12 @@ impl Cpu {
                     0 => u64::MAX,
                     _ => self.irq.next_tick,
                 };
-                tick.min(self.irq.limit)
+                tick.min(self.irq.limit.saturating_sub(self.irq.repeats))
                     .min(self.irq.next_poll)
                     .min(self.irq.bus_due)
             }
         };
-        if self.retired >= self.irq.limit {
+        if self.work() >= self.irq.limit {
             return Some(Exit::Limit);
         }
         if nmi {

@@ -279,6 +279,12 @@ impl Cpu {
                     sync: false,
                 }
             }
+            // Many repetitions: the instruction begins anew behind an interrupt point.
+            Ok(Out::Again) => End::Done {
+                step: Step::Point,
+                taken: false,
+                sync: true,
+            },
             Ok(out) => {
                 debug_assert!(matches!(out, Out::Next | Out::Serial));
                 self.eip = from.wrapping_add(u32::from(op.len));

@@ -17,7 +17,7 @@ use crate::cpu::Cpu;
 use crate::debug::DR6_BS;
 use crate::decode::Translator;
 use crate::exec::port::{PortString, port_of};
-use crate::exit::Exit;
+use crate::exit::{Exit, Watchdog};
 use crate::fault::{self, Fault, Raised};
 use crate::flags::{RF, TF};
 use crate::op::{Op, Out, SHADOW};
@@ -150,6 +150,12 @@ impl Cpu {
     #[cold]
     pub(crate) fn faulted(&mut self) -> Step {
         let fault = self.fault.take().expect("raised means stored");
+        if self.faults_in_place() {
+            return Step::Leave(Exit::Watchdog {
+                which: Watchdog::Faults,
+                eip: self.eip,
+            });
+        }
         match self.deliver_fault(fault) {
             None => Step::Point,
             Some(exit) => Step::Leave(exit),

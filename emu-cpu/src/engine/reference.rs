@@ -39,7 +39,7 @@ impl Cpu {
     /// The exit at a breakpoint, once: a run that starts at one executes it.
     #[inline]
     pub(super) fn breakpoint_here(&mut self) -> Option<Exit> {
-        if self.breakpoints.is_empty() || !self.breakpoints.contains(&self.eip) {
+        if self.breakpoints.is_empty() || !self.breakpoints.contains(&self.code_address().0) {
             return None;
         }
         let here = Some(self.retired);
@@ -47,7 +47,7 @@ impl Cpu {
             return None;
         }
         self.broke_at = here;
-        Some(Exit::Breakpoint(self.eip))
+        Some(Exit::Breakpoint(self.code_address().0))
     }
 
     /// An instruction breakpoint at EIP: a fault before the instruction, unless RF or a load of SS

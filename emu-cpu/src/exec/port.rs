@@ -8,6 +8,7 @@
 use crate::bus::{Bus, Flow};
 use crate::cpu::Cpu;
 use crate::exec::access::Want;
+use crate::exec::string::LOOPS;
 use crate::fault::Raised;
 use crate::flags::{DF, IOPL};
 use crate::load::TSS32;
@@ -24,7 +25,7 @@ use lowmem_cost::Event;
 pub(crate) enum PortString {
     /// All elements are done.
     Done,
-    /// A debug trap comes before the next element.
+    /// A debug trap or an interrupt point comes before the next element.
     Again,
     /// The bus stops the run; `more` elements are left.
     Stop { more: bool },
@@ -112,6 +113,7 @@ impl Cpu {
         bus: &mut B,
     ) -> Result<PortString, Raised> {
         let repeated = op.x != 0;
+        let mut loops = 0;
         loop {
             let left = A::get(&self.regs, ECX as u8);
             if repeated && left == 0 {
@@ -127,6 +129,8 @@ impl Cpu {
                 self.mmu.account.add(Event::RepOther, 1);
                 A::set(&mut self.regs, ECX as u8, left - 1);
                 more = left != 1;
+                self.repeated(u64::from(more));
+                loops += 1;
             }
             if flow == Flow::Stop {
                 return Ok(PortString::Stop { more });
@@ -134,7 +138,7 @@ impl Cpu {
             if !more {
                 return Ok(PortString::Done);
             }
-            if self.traps_elements() {
+            if loops == LOOPS || self.traps_elements() {
                 return Ok(PortString::Again);
             }
         }

@@ -1,8 +1,8 @@
 //! String instructions.
 //!
 //! With a repeat prefix each element is done and its progress kept in ECX, ESI and EDI, so that a
-//! fault restarts where it happened; interrupts are never taken inside (D4). Elements count as they
-//! are done, the instruction when it retires. Ascending `rep stos` and
+//! fault restarts where it happened. An interrupt point comes inside only after [`LOOPS`]
+//! repetitions, so that no instruction runs for ever. Elements count as they are done, the instruction when it retires. Ascending `rep stos` and
 //! `rep movs` over flat segments go a page at a time through the MMU, which counts every element.
 
 use crate::cpu::Cpu;
@@ -18,6 +18,10 @@ use crate::word::{Dword, Half, Word};
 use emu_mmu::{Span, VirtAddr};
 use iced_x86::{Instruction, OpKind};
 use lowmem_cost::Event;
+
+/// Repetitions of one execution; then it begins anew, behind an interrupt point. An assumption:
+/// longer than any copy of a kernel, shorter than a time slice.
+pub(crate) const LOOPS: u32 = 1 << 16;
 
 /// Bytes of an element, and whether SI, DI and CX are used instead of ESI, EDI and ECX.
 fn shape(i: &Instruction) -> (usize, bool) {
@@ -96,6 +100,7 @@ fn repeat<A: Word>(
         element(cpu)?;
         return Ok(Out::Next);
     }
+    let mut loops = 0;
     loop {
         let left = A::get(&cpu.regs, ECX as u8);
         if left == 0 {
@@ -107,8 +112,12 @@ fn repeat<A: Word>(
         if !more {
             break;
         }
-        if left != 1 && cpu.traps_elements() {
-            return Ok(Out::Again);
+        if left != 1 {
+            cpu.repeated(1);
+            loops += 1;
+            if loops == LOOPS || cpu.traps_elements() {
+                return Ok(Out::Again);
+            }
         }
     }
     Ok(Out::Next)
@@ -135,6 +144,9 @@ fn spanned<W: Word>(
         cpu.regs[register] = cpu.regs[register].wrapping_add(bytes);
     }
     cpu.regs[ECX] -= span.done;
+    // All but the last element of all lead back to the instruction.
+    let last = u32::from(cpu.regs[ECX] == 0 && span.done != 0);
+    cpu.repeated(u64::from(span.done - last));
     match span.fault {
         Some(f) => Err(cpu.page_fault(f)),
         None => Ok(()),
@@ -152,11 +164,15 @@ fn spans_apply<A: Word>(cpu: &Cpu, op: &Op, reads: u32) -> bool {
 
 fn run_movs<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     if spans_apply::<A>(cpu, op, 1 << (op.seg & 7)) {
+        let mut left = LOOPS;
         while cpu.regs[ECX] != 0 {
+            if left == 0 {
+                return Ok(Out::Again);
+            }
             let (to, from) = (VirtAddr(cpu.regs[EDI]), VirtAddr(cpu.regs[ESI]));
-            let span = cpu
-                .mmu
-                .rep_movs(to, from, W::SIZE, cpu.regs[ECX], cpu.privilege);
+            let count = cpu.regs[ECX].min(left);
+            let span = cpu.mmu.rep_movs(to, from, W::SIZE, count, cpu.privilege);
+            left -= span.done;
             spanned::<W>(cpu, span, Event::RepMovsBytes, &[ESI, EDI])?;
         }
         return Ok(Out::Next);
@@ -175,11 +191,15 @@ fn run_movs<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn run_stos<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     let v = W::get(&cpu.regs, EAX as u8);
     if spans_apply::<A>(cpu, op, 0) {
+        let mut left = LOOPS;
         while cpu.regs[ECX] != 0 {
+            if left == 0 {
+                return Ok(Out::Again);
+            }
             let to = VirtAddr(cpu.regs[EDI]);
-            let span = cpu
-                .mmu
-                .rep_stos(to, W::SIZE, cpu.regs[ECX], v, cpu.privilege);
+            let count = cpu.regs[ECX].min(left);
+            let span = cpu.mmu.rep_stos(to, W::SIZE, count, v, cpu.privilege);
+            left -= span.done;
             spanned::<W>(cpu, span, Event::RepStosBytes, &[EDI])?;
         }
         return Ok(Out::Next);

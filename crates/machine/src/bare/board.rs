@@ -144,7 +144,7 @@ impl Board {
         self.serial_line = false;
     }
 
-    /// Skips time up to the next thing that can wake a halted CPU; how much. `None`: nothing can.
+    /// Skips time up to the next thing that wakes a halted CPU; how much. `None`: nothing ever will.
     pub(crate) fn skip(&mut self) -> Option<u64> {
         if self.pics.intr() {
             return Some(0);
@@ -153,7 +153,8 @@ impl Board {
         let n = next.saturating_sub(self.now);
         self.skipped += n;
         self.advance(next.max(self.now));
-        Some(n)
+        // A line in service stays blocked: whoever could unblock it sleeps.
+        self.pics.intr().then_some(n)
     }
 
     /// Time of the next timer edge, if its line is open.

@@ -161,7 +161,7 @@ impl Bare {
 
     /// What counts against a limit: instructions, and repetitions of string instructions beyond each one's first.
     pub fn work(&self) -> u64 {
-        self.cpu.retired()
+        self.cpu.work()
     }
 
     /// Runs until the machine ends, or comes to an interrupt point with `budget` more [`Bare::work`] done.
