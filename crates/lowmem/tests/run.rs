@@ -65,12 +65,27 @@ fn multiboot(code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> 
     Image::new(&image)
 }
 
+/// Offset of an interrupt handler in a ROM.
+const HANDLER: i32 = 0x2000;
+
 /// A ROM of 64 KB whose code starts at F000:0000.
 fn rom(code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Image {
+    rom_with(|_| Ok(()), code)
+}
+
+/// The same with an interrupt handler.
+fn rom_with(
+    handler_code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Image {
+    let mut handler = CodeAssembler::new(16).unwrap();
+    handler_code(&mut handler).unwrap();
     let mut a = CodeAssembler::new(16).unwrap();
     code(&mut a).unwrap();
     let mut image = a.assemble(0).unwrap();
     image.resize(0x1_0000, 0xf4);
+    let handler = handler.assemble(HANDLER as u64).unwrap();
+    image[HANDLER as usize..][..handler.len()].copy_from_slice(&handler);
     // jmp f000:0000
     image[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]);
     Image::new(&image)
@@ -224,14 +239,19 @@ fn a_rom_runs_in_real_mode_and_keeps_what_is_written_to_it() {
 /// Ten timer interrupts, by hlt; then the line is masked and hlt is the end.
 #[test]
 fn the_timer_interrupts_hlt() {
-    let image = rom(|a| {
-        let (mut handler, mut again) = (a.create_label(), a.create_label());
+    let handler = |a: &mut CodeAssembler| {
+        a.inc(bx)?;
+        a.mov(al, 0x20)?;
+        a.out(0x20, al)?;
+        a.iret()
+    };
+    let image = rom_with(handler, |a| {
+        let mut again = a.create_label();
         a.xor(ax, ax)?;
         a.mov(ds, ax)?;
         a.mov(ss, ax)?;
         a.mov(sp, 0x7c00)?;
-        a.lea(ax, word_ptr(handler))?;
-        a.mov(word_ptr(0x20).ds(), ax)?;
+        a.mov(word_ptr(0x20).ds(), HANDLER)?;
         a.mov(word_ptr(0x22).ds(), 0xf000)?;
         for (port, value) in [
             (0x20, 0x11),
@@ -254,12 +274,7 @@ fn the_timer_interrupts_hlt() {
         a.mov(al, 0xff)?;
         a.out(0x21, al)?;
         a.hlt()?;
-        exit(a, 0)?;
-        a.set_label(&mut handler)?;
-        a.inc(bx)?;
-        a.mov(al, 0x20)?;
-        a.out(0x20, al)?;
-        a.iret()
+        exit(a, 0)
     });
     let r = image.json(&[]);
     assert_eq!(r["outcome"], "halted");
@@ -351,14 +366,12 @@ fn long_string_instructions_are_limited_too() {
 /// #UD whose handler is undefined: silicon would go on for ever.
 #[test]
 fn faults_without_an_instruction_between_them_end_a_run() {
-    let image = rom(|a| {
-        let mut handler = a.create_label();
+    let undefined = |a: &mut CodeAssembler| a.ud2();
+    let image = rom_with(undefined, |a| {
         a.xor(ax, ax)?;
         a.mov(ds, ax)?;
-        a.lea(ax, word_ptr(handler))?;
-        a.mov(word_ptr(0x18).ds(), ax)?;
+        a.mov(word_ptr(0x18).ds(), HANDLER)?;
         a.mov(word_ptr(0x1a).ds(), 0xf000)?;
-        a.set_label(&mut handler)?;
         a.ud2()
     });
     for engine in ["fast", "reference"] {

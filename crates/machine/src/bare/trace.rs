@@ -60,6 +60,7 @@ impl Disassembler {
         let mut formatter = IntelFormatter::new();
         formatter.options_mut().set_hex_prefix("0x");
         formatter.options_mut().set_hex_suffix("");
+        formatter.options_mut().set_uppercase_hex(false);
         formatter
             .options_mut()
             .set_space_after_operand_separator(true);
