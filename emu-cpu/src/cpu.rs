@@ -265,11 +265,13 @@ impl Cpu {
         self.segs[seg as usize]
     }
 
-    /// Sets a segment register with its hidden part, without checks. CS sets the CPL from its
-    /// selector.
+    /// Sets a segment register with its hidden part, without checks. CS sets the CPL: from its
+    /// selector in protected mode, 3 in virtual-8086 mode (set VM in EFLAGS before).
     pub fn set_segment(&mut self, seg: Seg, value: Segment) {
         self.segs[seg as usize] = value;
-        if seg == Seg::Cs && self.protected() {
+        if seg == Seg::Cs && self.v86() {
+            self.set_cpl(3);
+        } else if seg == Seg::Cs && self.protected() {
             self.set_cpl((value.selector & 3) as u8);
         }
         self.refresh_segments();

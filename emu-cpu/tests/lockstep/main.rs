@@ -5,7 +5,9 @@
 //! without its shortcuts. They are compared after runs of random length. Faults go to a handler
 //! that resumes at a pseudo-random place.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod modes;
 
 use common::*;
 use emu_cpu::*;
@@ -46,6 +48,8 @@ struct Program {
     geometry: Geometry,
     tick: u64,
     ring0: bool,
+    /// What else than flat 32-bit code at CPL 0 or 3.
+    mode: modes::Mode,
     /// The kernel's 2 MiB are one large page.
     large: bool,
     stops: Vec<u64>,
@@ -118,6 +122,7 @@ fn load(p: &Program, reference_mmu: bool) -> Cpu {
         }
     }
     cpu.set_eflags(0x202);
+    modes::enter(&mut cpu, p.mode);
     cpu.set_tick(p.tick, 0x20);
     cpu
 }
@@ -224,6 +229,7 @@ fn program(
                 geometry,
                 tick,
                 ring0,
+                mode: modes::Mode::Flat,
                 large,
                 stops,
             },
@@ -358,6 +364,7 @@ fn code_that_rewrites_itself() {
             geometry,
             tick: 37,
             ring0: false,
+            mode: modes::Mode::Flat,
             large: false,
             stops: vec![10, 100, 7, 200, 500],
         });
