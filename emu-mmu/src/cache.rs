@@ -18,23 +18,27 @@ use lowmem_cost::{Level, Purpose};
 /// From this member on, an ascending run of line misses is a stream (decision D4).
 const STREAM_FROM: u32 = 3;
 /// No address has this line.
-const NO_LINE: u64 = u64::MAX;
+const NO_LINE: u32 = u32::MAX;
 
 /// One level.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     table: SetTable,
     shift: u32,
-    /// The line used last: using it again changes nothing.
-    last: u64,
+    /// The line used last in each set: using it again changes nothing. With a count of sets that is no power of two, the
+    /// line used last in all.
+    newest: Box<[u32]>,
 }
 
 impl Cache {
     pub(crate) fn new(g: &CacheGeometry, replacement: Replacement) -> Cache {
+        let lines = g.kib * 1024 / g.line;
+        let sets = lines / g.ways;
+        let newest = if sets.is_power_of_two() { sets } else { 1 };
         Cache {
-            table: SetTable::new(g.kib * 1024 / g.line, g.ways, replacement),
+            table: SetTable::new(lines, g.ways, replacement),
             shift: g.line.trailing_zeros(),
-            last: NO_LINE,
+            newest: vec![NO_LINE; newest as usize].into(),
         }
     }
 
@@ -50,17 +54,24 @@ impl Cache {
         (a.0 >> self.shift) as u32
     }
 
-    /// True if `a` lies in the line used last, so that using it is a hit that changes nothing.
+    /// True if the line of `a` is the one used last in its set, so that using it is a hit that changes nothing.
     #[inline(always)]
-    pub(crate) fn is_last(&self, a: PhysAddr) -> bool {
-        a.0 >> self.shift == self.last
+    pub(crate) fn is_newest(&self, a: PhysAddr) -> bool {
+        let line = self.line(a);
+        self.newest[self.place(line)] == line
+    }
+
+    #[inline(always)]
+    fn place(&self, line: u32) -> usize {
+        line as usize & (self.newest.len() - 1)
     }
 
     /// Uses the line of `a`, filling it if it was missing; true if it was there.
     #[inline]
     pub(crate) fn access(&mut self, a: PhysAddr) -> bool {
         let line = self.line(a);
-        self.last = u64::from(line);
+        let place = self.place(line);
+        self.newest[place] = line;
         let set = self.table.set_of(line);
         match self.table.find(set, line) {
             Some(slot) => {
@@ -77,7 +88,7 @@ impl Cache {
     /// Empties it.
     pub(crate) fn clear(&mut self) {
         self.table.flush(|_| false);
-        self.last = NO_LINE;
+        self.newest.fill(NO_LINE);
     }
 }
 

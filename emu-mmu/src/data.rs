@@ -160,7 +160,7 @@ impl Mmu {
     /// Counts one line access.
     #[inline(always)]
     pub(crate) fn data_line(&mut self, a: PhysAddr, purpose: Purpose) {
-        let level = if self.is_last_line(&self.caches.l1d, a) {
+        let level = if self.is_newest_line(&self.caches.l1d, a) {
             Level::L1
         } else {
             self.caches.access(a, purpose)
@@ -168,10 +168,10 @@ impl Mmu {
         self.account.add(Event::of(purpose, level), 1);
     }
 
-    /// The shortcut for a line that was the last one used.
+    /// The shortcut for the line that was used last in its set.
     #[inline(always)]
-    pub(crate) fn is_last_line(&self, cache: &Cache, a: PhysAddr) -> bool {
-        self.shortcuts == Shortcuts::On && cache.is_last(a) && a.0 < MAX_RAM_BYTES
+    pub(crate) fn is_newest_line(&self, cache: &Cache, a: PhysAddr) -> bool {
+        self.shortcuts == Shortcuts::On && a.0 < MAX_RAM_BYTES && cache.is_newest(a)
     }
 
     #[inline(always)]

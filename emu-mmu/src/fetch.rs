@@ -121,7 +121,7 @@ impl Mmu {
         let FrontEnd::L1i(cache) = &self.front_end else {
             unreachable!("a trace cache has no lines of physical addresses");
         };
-        let level = if self.is_last_line(cache, a) {
+        let level = if self.is_newest_line(cache, a) {
             Level::L1
         } else {
             self.code_line_slow(a)
