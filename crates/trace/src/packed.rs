@@ -259,7 +259,9 @@ impl Runs {
                 };
                 *result = self.end(*result);
             }
-            Call::RemapFilePages { addr, .. } | Call::Shmdt { addr } => *addr = self.at(*addr),
+            Call::RemapFilePages { addr, .. }
+            | Call::Shmdt { addr }
+            | Call::FileWrite { addr, .. } => *addr = self.at(*addr),
             Call::Exec { image } => self.image(image),
             Call::Shmget { .. }
             | Call::Fork { .. }
@@ -267,7 +269,6 @@ impl Runs {
             | Call::Clone { .. }
             | Call::Exit {}
             | Call::Wait { .. }
-            | Call::FileWrite { .. }
             | Call::Fsync { .. }
             | Call::Truncate { .. }
             | Call::Other { .. }
