@@ -20,6 +20,7 @@
 //! Invariant: nothing here reads a clock, a file or the environment.
 
 pub mod axis;
+pub mod balance;
 pub mod config;
 pub mod csv;
 pub mod explain;

@@ -6,6 +6,7 @@
 //! Invariant: sums hold by construction. `cycles.by` sums to `cycles.total`, `lowmem.by_owner` to `lowmem.used_bytes`, and
 //! hits plus misses are the accesses.
 
+use crate::balance::{self, Balance};
 use crate::explain::{self, Explanation};
 use crate::measurement::{Measurement, Mode, Operation, Outcome, Owner, UnmapSource};
 use crate::unmap::Unmap;
@@ -89,6 +90,8 @@ pub struct Document {
     pub results: Vec<Row>,
     /// Pairs of rows that differ in the split alone, explained.
     pub splits: Vec<Explanation>,
+    /// Pairs of rows that differ in the reverse map alone, one of them with chains: low memory saved and added.
+    pub balances: Vec<Balance>,
 }
 
 /// Cycles of a run.
@@ -238,6 +241,10 @@ impl Document {
         mode: Mode,
         measurements: &[(Measurement, Option<Preset>)],
     ) -> Document {
+        let results: Vec<Row> = measurements
+            .iter()
+            .map(|(m, preset)| Row::new(m, preset.as_ref()))
+            .collect();
         Document {
             schema: SCHEMA,
             tool: Tool {
@@ -245,11 +252,9 @@ impl Document {
             },
             trace,
             mode,
-            results: measurements
-                .iter()
-                .map(|(m, preset)| Row::new(m, preset.as_ref()))
-                .collect(),
             splits: explain::pairs(measurements),
+            balances: balance::pairs(&results),
+            results,
         }
     }
 

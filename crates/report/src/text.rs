@@ -11,7 +11,7 @@ use crate::explain::{Difference, Explanation, Line};
 use crate::measurement::{Mode, Outcome, Owner};
 use crate::result::{Document, Row};
 use crate::table::{self, Table, count, ratio, short, size, tenths, wrap};
-use crate::{retouch_error, verdict};
+use crate::{balance, retouch_error, verdict};
 use lowmem_cost::Cause;
 
 /// How much is printed.
@@ -36,6 +36,9 @@ pub fn render(document: &Document, detail: Detail) -> String {
         lowmem(document, &labels),
         unmap(document, &labels),
     ];
+    if !document.balances.is_empty() {
+        tables.push(balances(document, &labels));
+    }
     let pairs = document.splits.chunks(PAIRS_PER_TABLE);
     tables.extend(pairs.map(|pairs| splits(pairs, document, &labels)));
     if detail == Detail::Replay {
@@ -250,6 +253,55 @@ fn unmap(document: &Document, labels: &[String]) -> Table {
         false => table.empty_because(reasons.join("; ")),
     }
     table
+}
+
+/// What each scheme saves and adds against chains.
+fn balances(document: &Document, labels: &[String]) -> Table {
+    let mut header = vec!["against pte_chain", "saved", "vma"];
+    header.extend(balance::ADDED[1..].iter().map(|o| o.name()));
+    header.push("net");
+    let mut table = Table::new(
+        "Low memory that each reverse map saves in chains and adds elsewhere, bytes at the peak",
+        &header,
+    );
+    for b in &document.balances {
+        let mut cells = vec![name(&document.results[b.to], &labels[b.to])];
+        cells.push(signed(b.chains_saved));
+        cells.extend(b.added.iter().map(|(_, n)| signed(*n)));
+        cells.push(signed(b.net));
+        table.row(cells);
+    }
+    for b in &document.balances {
+        if b.net < 0 {
+            table.note(format!(
+                "{} needs more low memory than chains: {} bytes.",
+                labels[b.to],
+                table::grouped(b.net.unsigned_abs())
+            ));
+        }
+        let even: Vec<String> = b
+            .break_even
+            .iter()
+            .map(|e| format!("{} by {}", e.pages_per_vma, e.sharers))
+            .collect();
+        if !even.is_empty() {
+            table.note(format!(
+                "{} breaks even with this many pages in each vma, shared by so many: {}.",
+                labels[b.to],
+                even.join(", ")
+            ));
+        }
+    }
+    table
+}
+
+/// A size with sign.
+fn signed(n: i64) -> String {
+    match n {
+        0 => "0".to_owned(),
+        n if n < 0 => format!("-{}", size(n.unsigned_abs())),
+        n => size(n.unsigned_abs()),
+    }
 }
 
 /// Pairs of rows whose explanations stand side by side.
