@@ -415,7 +415,7 @@ pub(crate) struct RunImageArgs {
     /// RAM, 1M to 64G; a ROM needs less than 4G
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub(crate) ram: String,
-    /// CPU preset: pentium4, pentium3, a .toml file, or none: no costs
+    /// CPU preset: pentium4, pentium3, a .toml file, or none: no costs, and faster
     #[arg(long, value_name = "C", default_value = "pentium4")]
     pub(crate) cpu: String,
     /// Set a number of the CPU preset (repeatable)

@@ -10,8 +10,10 @@ use crate::cli::{ConsoleArg, EngineArg, FormatArg, RunImageArgs};
 use crate::failure::Failure;
 use crate::progress::Interrupt;
 use emu_cpu::Engine;
-use lowmem_cost::{Cause, Event, Geometry, Preset, Variant};
-use lowmem_machine::bare::{Bare, BareImage, BareOptions, Console, End, Format, ImageRefused};
+use lowmem_cost::{Cause, Event, Preset, Variant};
+use lowmem_machine::bare::{
+    Bare, BareImage, BareOptions, Console, End, Format, ImageRefused, uncounted,
+};
 use lowmem_report::config::parse_bytes;
 use lowmem_report::table::grouped;
 use serde_json::{Map, Value, json};
@@ -195,7 +197,7 @@ fn options(args: &RunImageArgs, preset: Option<&Preset>) -> Result<BareOptions, 
     };
     Ok(BareOptions {
         ram_bytes,
-        geometry: preset.map_or_else(Geometry::pentium3, |p| p.geometry().clone()),
+        geometry: preset.map_or_else(uncounted, |p| p.geometry().clone()),
         per_second: time,
         engine: match args.engine {
             EngineArg::Fast => Engine::Fast,

@@ -11,6 +11,7 @@ use emu_cpu::exit::Dump;
 use emu_cpu::{Cpu, DecodeAll, Engine, EngineState, Exit, regs};
 use emu_mmu::{GeometryError, Mmu, PhysAddr, PhysError, PhysMem};
 use lowmem_cost::Geometry;
+use lowmem_cost::geometry::{CacheGeometry, FrontEnd, SetAssoc};
 
 /// Most low memory: what one flat host mapping holds.
 const LOW_BYTES: u64 = emu_mmu::phys::MAX_LOW_BYTES;
@@ -30,6 +31,23 @@ pub struct BareOptions {
     pub start: ClockTime,
     /// Bytes that wait on COM1.
     pub serial_in: Vec<u8>,
+}
+
+/// The geometry of a machine whose costs nobody asks for: what the host gets through fastest. A Pentium III's, but with TLBs and
+/// lines as large as they help; what is counted with it means nothing.
+pub fn uncounted() -> Geometry {
+    let line = |kib| CacheGeometry {
+        kib,
+        ways: 2,
+        line: 4096,
+    };
+    let mut g = Geometry::pentium3();
+    let small = |entries| SetAssoc { entries, ways: 2 };
+    g.dtlb.small = small(4096);
+    g.itlb.small = small(1024);
+    g.front_end = FrontEnd::L1i(line(64));
+    (g.l1d, g.l2) = (line(1024), line(4096));
+    g
 }
 
 /// Why a machine could not be made.

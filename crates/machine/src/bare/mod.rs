@@ -33,4 +33,4 @@ mod trace;
 pub use board::{Board, Console};
 pub use cmos::{ClockError, ClockTime};
 pub use image::{BareImage, Format, ImageRefused};
-pub use machine::{Bare, BareError, BareOptions, End};
+pub use machine::{Bare, BareError, BareOptions, End, uncounted};
