@@ -414,6 +414,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::axis::Status;
 
     #[test]
     fn the_echo_of_a_configuration_is_valid_input() {
@@ -428,8 +429,10 @@ mod tests {
 
     #[test]
     fn planned_values_are_answered_with_not_yet_and_unknown_ones_with_a_suggestion() {
-        let planned = "2.6.6".parse::<Kernel>().unwrap_err();
-        assert_eq!(planned.to_string(), "kernel 2.6.6: not yet");
+        let values = [("now", 1, Status::Built), ("later", 2, Status::Planned)];
+        let planned = crate::axis::parse("example", "later", &values).unwrap_err();
+        assert_eq!(planned.to_string(), "example later: not yet");
+        assert!(ConfigError::from(planned).is_not_yet());
         let unknown = "anonvma".parse::<Rmap>().unwrap_err().to_string();
         assert!(unknown.contains("did you mean \"anon_vma\"?"), "{unknown}");
     }
