@@ -88,7 +88,8 @@ impl Machine {
                 Rmap::Objrmap if self.in_file(page) => Ok(()),
                 Rmap::Objrmap => self.check_chain(page, (mm, addr), leaf.at.0),
                 Rmap::AnonVma => self.check_anon(page, vma, addr),
-                _ => Ok(()),
+                _ => <crate::native::Native as Kernel>::Rmap::check_mapping(k, page, vma, addr)
+                    .map_err(str::to_owned),
             })
             .map_err(|reason| format!("frame {:#x}: {reason}", pte.pfn()))
     }

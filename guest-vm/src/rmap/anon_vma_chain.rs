@@ -557,6 +557,25 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
     }
 
     #[cfg(not(target_os = "none"))]
+    fn check_mapping(k: K, page: Low<Page>, vma: Low<Vma>, addr: u32) -> Result<(), &'static str> {
+        if !page::test(k, page, pg::ANON) {
+            return Ok(());
+        }
+        let head = chain(k, vma);
+        let mut at = head.next(k);
+        while at != head && at.container::<Link>(SAME_VMA).anon_vma(k).va() != page.mapping(k) {
+            at = at.next(k);
+        }
+        if at == head {
+            return Err("page of an anon_vma that its vma is not linked to");
+        }
+        if object::vma_address(k, page, vma) != Some(addr) {
+            return Err("anonymous page not at its index");
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "none"))]
     fn check_vma(k: K, vma: Low<Vma>) -> Result<(), &'static str> {
         let own = of_vma(k, vma);
         let mut met = own.is_null();

@@ -430,6 +430,22 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         Ok(())
     }
     #[cfg(not(target_os = "none"))]
+    fn check_mapping(k: K, page: Low<Page>, vma: Low<Vma>, addr: u32) -> Result<(), &'static str> {
+        if !page::test(k, page, pg::ANON) {
+            return Ok(());
+        }
+        if is_direct(k, page) && direct_vma(k, page) != vma {
+            return Err("direct page points at another vma");
+        }
+        if !is_direct(k, page) && of_vma(k, vma).va() != page.mapping(k) {
+            return Err("page of another anon_vma than its vma's");
+        }
+        if object::vma_address(k, page, vma) != Some(addr) {
+            return Err("anonymous page not at its index");
+        }
+        Ok(())
+    }
+    #[cfg(not(target_os = "none"))]
     fn check_vma(k: K, vma: Low<Vma>) -> Result<(), &'static str> {
         anon_vma::check_listed(k, vma, of_vma(k, vma))
     }

@@ -461,6 +461,20 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         Ok(())
     }
 
+    #[cfg(not(target_os = "none"))]
+    fn check_mapping(k: K, page: Low<Page>, vma: Low<Vma>, addr: u32) -> Result<(), &'static str> {
+        if !page::test(k, page, pg::ANON) {
+            return Ok(());
+        }
+        if page.index(k) != addr {
+            return Err("pte of an anonymous page not at its index");
+        }
+        if of_page(k, page).head(k) != of_mm(k, vma.mm(k)).head(k) {
+            return Err("pte of an anonymous page outside its family");
+        }
+        Ok(())
+    }
+
     /// Rule 6: counts, lists and number of the objects.
     #[cfg(not(target_os = "none"))]
     fn check_all(k: K) -> Result<(), (&'static str, u32)> {

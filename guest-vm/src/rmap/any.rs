@@ -103,6 +103,7 @@ impl<K: Kernel> ReverseMap<K> for Any {
         fn swap_out(zone: Low<Zone>, priority: u32) -> u32;
         fn cache_bytes(id: CacheId) -> Option<u32>;
         fn counts() -> bool;
+        fn check_mapping(page: Low<Page>, vma: Low<Vma>, addr: u32) -> Result<(), &'static str>;
         fn check_all() -> Result<(), (&'static str, u32)>;
         fn adjust_begin(a: &Adjust) -> Result<(), Oom>;
         fn adjust_end(a: &Adjust);

@@ -280,6 +280,16 @@ pub trait ReverseMap<K: Kernel> {
     fn counts(_k: K) -> bool {
         true
     }
+    /// Check of what the scheme keeps for one mapping, found in `vma` at `addr`, without a scan; native only.
+    #[cfg(not(target_os = "none"))]
+    fn check_mapping(
+        _k: K,
+        _page: Low<Page>,
+        _vma: Low<Vma>,
+        _addr: u32,
+    ) -> Result<(), &'static str> {
+        Ok(())
+    }
     /// Brute-force check of what belongs to no single page or vma; native only.
     #[cfg(not(target_os = "none"))]
     fn check_all(_k: K) -> Result<(), (&'static str, u32)> {
