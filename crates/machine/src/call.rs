@@ -297,6 +297,7 @@ pub fn marshal(call: &Call, assumptions: Assumptions) -> Result<Marshalled, Call
                 (position >> 32) as u32,
             ];
             set(Operation::FileWrite, regs(nr::PWRITE64, &args));
+            m.result = *len;
             m.expected = Some(*len);
         }
         Call::Fsync { file } => set(Operation::Fsync, regs(nr::FSYNC, &[file.0])),
