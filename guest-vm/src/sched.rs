@@ -33,9 +33,18 @@ pub const TLBSTATE_OK: u32 = 1;
 /// cpu_tlbstate.state: a borrower runs.
 pub const TLBSTATE_LAZY: u32 = 2;
 
+/// What becomes of work that was put off to the return to user mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOff {
+    /// It is done now.
+    Done,
+    /// It waits for the next return.
+    Waits,
+}
+
 /// Last step of every kernel entry that returns to user mode: frees what an earlier exit left, schedules if the mailbox names another
 /// task (or a sleep), and returns the frame to restore.
-pub fn return_to_user<K: Kernel>(k: K, frame: Low<Frame>) -> Low<Frame> {
+pub fn return_to_user<K: Kernel>(k: K, frame: Low<Frame>, work: PutOff) -> Low<Frame> {
     task::reap(k);
     let m = mailbox(k);
     let next = m.next(k);
@@ -49,15 +58,15 @@ pub fn return_to_user<K: Kernel>(k: K, frame: Low<Frame>) -> Low<Frame> {
         sleep_and_wake(k);
     }
     m.set_via_idle(k, 0);
-    if this_cpu(k).work(k) != 0 {
+    if this_cpu(k).work(k) != 0 && work == PutOff::Done {
         do_work(k);
     }
     m.set_current(k, current(k).pid(k));
     out
 }
 
-/// What was put off to here: pdflush looks whether something is due, page writes complete, kswapd runs if it was woken (it may begin writes, which then complete at the
-/// next return).
+/// What was put off to here: pdflush looks whether something is due, page writes complete, kswapd runs if it was woken (it may
+/// begin writes, which then complete at the next return).
 #[cold]
 #[inline(never)]
 fn do_work<K: Kernel>(k: K) {

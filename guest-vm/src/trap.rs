@@ -13,6 +13,7 @@ use crate::layout::Frame;
 use crate::mm::fault::do_page_fault;
 use crate::percpu::this_cpu;
 use crate::ptr::{Kmapped, Low};
+use crate::sched::PutOff;
 use crate::uaccess::copy_from_user;
 use lowmem_abi::boot::{
     VECTOR_RESCHED, VECTOR_SYSENTER, VECTOR_SYSTEM_CALL, VECTOR_TICK, VECTOR_UNMAP,
@@ -53,7 +54,12 @@ pub fn kernel_main<K: Kernel>(k: K, frame: Low<Frame>, vector: u32) -> Low<Frame
         return frame;
     }
     let _ = k.irq_save();
-    crate::sched::return_to_user(k, frame)
+    // The timer changes no state of the VM: work that was put off waits for an entry that both modes have.
+    let work = match vector {
+        VECTOR_TICK => PutOff::Waits,
+        _ => PutOff::Done,
+    };
+    crate::sched::return_to_user(k, frame, work)
 }
 
 /// do_page_fault's beginning: the address before anything can fault again, then interrupts as they were.
