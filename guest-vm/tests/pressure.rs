@@ -17,7 +17,7 @@ use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::rmap::swap_out::SwapOut;
 use guest_vm::swap;
-use harness::{Access, Direct, Harness, Split};
+use harness::{Access, Direct, Harness, Listed, Split};
 use lowmem_abi::boot::{BootInfo, VECTOR_RESCHED};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
@@ -300,4 +300,16 @@ fn pinned(planted: Option<Planted>) -> bool {
 fn a_pinned_page_of_the_swap_cache_stays_mapped() {
     assert!(pinned(None));
     assert!(!pinned(Some(Planted::NoPinCheck)), "the planted bug shows");
+}
+
+#[test]
+fn a_page_cache_of_lists_under_pressure() {
+    anonymous::<PteChains, Listed>(Version::V2_6_0);
+    for (flags, id) in [(SHARED | ANONYMOUS, NO_FILE), (SHARED, 7)] {
+        let h = storm::<PteChains, Listed>(Version::V2_6_0, flags, id);
+        ok(&h, "pages of an object or file on lists");
+        let h = storm::<AnonVmaMap, Listed>(Version::V2_6_7, flags, id);
+        ok(&h, "pages of an object or file on lists");
+    }
+    swapoff::<PteChains, Listed>(SHARED);
 }

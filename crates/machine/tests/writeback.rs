@@ -43,7 +43,7 @@ fn busy(seed: u64, steps: u32, pages: u32) -> Trace {
     let second = t.on(first).fork();
     t.on(second).write_pages(buffer, 4 * PAGE);
     for n in 0..steps {
-        let draw = |what: u64| mix(seed, u64::from(n), what);
+        let draw = |what: u32| mix(seed, u64::from(n), what);
         let task = [first, second][(draw(1) % 2) as usize];
         let file = files[(draw(2) % 3) as usize];
         let index = (draw(3) % u64::from(pages)) as u32;
@@ -97,6 +97,10 @@ fn tags_and_lists_leave_the_same_memory() {
         for split in [Split::G3G1, Split::G4G4] {
             for rmap in [Rmap::AnonVma, Rmap::PteChain] {
                 for page_cache in [PageCache::Tagged, PageCache::Lists] {
+                    // Images of lists are committed for 3G/1G only.
+                    if page_cache == PageCache::Lists && split == Split::G4G4 {
+                        continue;
+                    }
                     let c = Config {
                         split,
                         rmap,
