@@ -189,9 +189,28 @@ pub(crate) struct MeasureArgs {
 /// `lowmem measure ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum MeasureCommand {
+    /// Unmapping one page against the number of its sharers: cycles, vmas visited, ptes examined of each reverse map
+    #[command(
+        after_help = "Example:\n  lowmem measure unmap --rmap pte_chain,anon_vma --split 3g1g --sharers 1,100,1000"
+    )]
+    Unmap(UnmapArgs),
     /// Page cache with tags and with lists: order and time on a disk, the search for dirty pages, fsync beside a flusher
     #[command(after_help = "Example:\n  lowmem measure writeback --rmap pte_chain --split 3g1g")]
     Writeback(WritebackArgs),
+}
+
+/// `lowmem measure unmap`.
+#[derive(Debug, Args)]
+pub(crate) struct UnmapArgs {
+    /// Axes; the built-in pair of reverse maps and splits where none is named.
+    #[command(flatten)]
+    pub(crate) axes: AxisArgs,
+    /// Sharers of the page, 1 to 5000 [default: 1,3,10,30,100,300,1000]
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub(crate) sharers: Vec<u32>,
+    /// JSON, schema lowmem.measure/1
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `lowmem measure writeback`.

@@ -25,6 +25,7 @@ mod echo;
 mod failure;
 mod generate_command;
 mod measure;
+mod measure_unmap;
 mod output;
 mod presets;
 mod progress;

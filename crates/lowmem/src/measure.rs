@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// Schema of the JSON form.
-const SCHEMA: &str = "lowmem.measure/1";
+pub(crate) const SCHEMA: &str = "lowmem.measure/1";
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &MeasureArgs) -> Result<ExitCode, Failure> {
     match &args.command {
+        MeasureCommand::Unmap(args) => crate::measure_unmap::run(args),
         MeasureCommand::Writeback(args) => writeback(args),
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! | file | measures |
 //! |---|---|
+//! | [`unmap`] | unmapping one page against its sharers, by reverse map |
 //! | [`writeback`] | page cache with tags and with lists: order on the disk, the search for dirty pages, fsync beside a flusher |
 //!
 //! Invariant: a measurement depends on configuration and seed only.
 
+pub mod unmap;
 pub mod writeback;
 
 use crate::cycle::CycleState;

@@ -1,0 +1,286 @@
+//! What it costs to unmap one page, against the number of those that share it: the curve of each reverse map.
+//!
+//! The load is built in native mode; then the machine enters cycle mode, reclaim's sequence runs on a page of no interest (so that the
+//! kernel's own text is warm) and then on the page measured, whose data is cold, as a page that reclaim meets is. What does not come
+//! off at once is tried again, and all rounds count: a fresh nonlinear pte only becomes old in the first. The page of no interest is an
+//! anonymous one: text that only file pages run is cold, which is a fixed part of a point.
+//!
+//! - *shared_file*: one page of a file that n processes map and use;
+//! - *shared_anonymous*: one page that n processes have from one parent and nobody wrote;
+//! - *parent_private*: the parent's own page, written after n - 1 forks: its children's vmas match and do not map it;
+//! - *few_of_many*: a file's page in n equal mappings, of which 3 use it (a page of libc);
+//! - *nonlinear*: one page of a file of n pages whose halves have changed places by remap_file_pages.
+//!
+//! Invariant: every configuration unmaps the page of the same trace.
+
+use super::{as_recorded, failure};
+use crate::drive_native::Stop;
+use crate::error::MachineError;
+use crate::machine::Machine;
+use crate::replay::{boot, cycle_options, preset};
+use crate::replayer::{Pause, Replayer};
+use crate::walk;
+use emu_cpu::{Engine, EngineState};
+use guest_vm::pgtable::Pte;
+use lowmem_cost::Variant;
+use lowmem_report::{Config, UnmapEnd, UnmapPart};
+use lowmem_trace::{FileRef, MapFlags, Prot, Trace, TraceBuilder};
+
+/// Bytes of a page.
+const PAGE: u32 = 4096;
+/// Rounds after which a page is left mapped: a sweep of clusters of 32 pages through 1,000 needs 33.
+const MOST_ROUNDS: u32 = 64;
+/// Sharers (pages, with *nonlinear*) of a curve.
+pub const COUNTS: [u32; 7] = [1, 3, 10, 30, 100, 300, 1000];
+
+/// Who maps the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Case {
+    /// See the module.
+    SharedFile,
+    /// See the module.
+    SharedAnonymous,
+    /// See the module.
+    ParentPrivate,
+    /// See the module.
+    FewOfMany,
+    /// See the module.
+    Nonlinear,
+}
+
+impl Case {
+    /// All, in the order of the tables.
+    pub const ALL: [Case; 5] = [
+        Case::SharedFile,
+        Case::SharedAnonymous,
+        Case::ParentPrivate,
+        Case::FewOfMany,
+        Case::Nonlinear,
+    ];
+
+    /// Name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Case::SharedFile => "shared_file",
+            Case::SharedAnonymous => "shared_anonymous",
+            Case::ParentPrivate => "parent_private",
+            Case::FewOfMany => "few_of_many",
+            Case::Nonlinear => "nonlinear",
+        }
+    }
+
+    /// One sentence for tables.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Case::SharedFile => "A page of a file that n processes use",
+            Case::SharedAnonymous => "An anonymous page that n processes share",
+            Case::ParentPrivate => "A page of the parent's own, written after n - 1 forks",
+            Case::FewOfMany => "A page of a file in n equal mappings, used by 3",
+            Case::Nonlinear => "A page of a file of n pages, remapped by halves",
+        }
+    }
+}
+
+/// One point of a curve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnmapPoint {
+    /// Which curve.
+    pub case: Case,
+    /// Sharers, or pages.
+    pub n: u32,
+    /// How it ended.
+    pub end: UnmapEnd,
+    /// Times that reclaim met the page.
+    pub rounds: u32,
+    /// Vmas visited.
+    pub vmas_visited: u32,
+    /// Ptes examined.
+    pub ptes_examined: u32,
+    /// Ptes cleared.
+    pub ptes_cleared: u32,
+    /// Cycles by [`UnmapPart`].
+    pub cycles: [u64; UnmapPart::ALL.len()],
+}
+
+/// Measures one configuration at these numbers of sharers.
+pub fn measure(config: &Config, counts: &[u32]) -> Result<Vec<UnmapPoint>, MachineError> {
+    let mut points = Vec::new();
+    for case in Case::ALL {
+        for &n in counts {
+            points.push(point(config, case, n)?);
+        }
+    }
+    Ok(points)
+}
+
+/// The load, the address of a page to warm up with, and that of the page measured.
+fn load(case: Case, n: u32) -> (Trace, u32, u32) {
+    let mut t = TraceBuilder::new(case.name());
+    let first = t.spawn();
+    let warm = t.on(first).mmap_anon(PAGE);
+    t.on(first).write_pages(warm, PAGE);
+    let pages = if case == Case::Nonlinear { n } else { 1 };
+    let file = FileRef {
+        file: t.file("/page", pages),
+        page_offset: 0,
+    };
+    let len = pages * PAGE;
+    let at = match case {
+        Case::SharedAnonymous | Case::ParentPrivate => t.on(first).mmap_anon(len),
+        Case::SharedFile | Case::Nonlinear => {
+            t.on(first).mmap_file(file, len, Prot::RW, MapFlags::SHARED)
+        }
+        Case::FewOfMany => t
+            .on(first)
+            .mmap_file(file, len, Prot::RX, MapFlags::PRIVATE),
+    };
+    match case {
+        Case::SharedFile => {
+            t.on(first).read_pages(at, len);
+        }
+        Case::SharedAnonymous | Case::ParentPrivate => {
+            t.on(first).write_pages(at, len);
+        }
+        Case::FewOfMany => {}
+        Case::Nonlinear => {
+            let half = n / 2;
+            let rest = n - half;
+            // The first `rest` pages show the end of the file, the others its beginning.
+            t.on(first).remap_file_pages(at, rest * PAGE, half);
+            if half > 0 {
+                t.on(first)
+                    .remap_file_pages(at + rest * PAGE, half * PAGE, 0);
+            }
+        }
+    }
+    let mut tasks = vec![first];
+    if case != Case::Nonlinear {
+        for _ in 1..n {
+            tasks.push(t.on(first).fork());
+        }
+    }
+    match case {
+        Case::ParentPrivate => {
+            t.on(first).write_pages(at, PAGE);
+        }
+        Case::FewOfMany => {
+            let mut users = [0, tasks.len() / 2, tasks.len() - 1].to_vec();
+            users.dedup();
+            for user in users {
+                t.on(tasks[user]).read_pages(at, PAGE);
+            }
+        }
+        Case::SharedFile | Case::SharedAnonymous | Case::Nonlinear => {}
+    }
+    t.on(first).null_call();
+    (t.finish(), warm, at + (pages / 2) * PAGE)
+}
+
+fn point(config: &Config, case: Case, n: u32) -> Result<UnmapPoint, MachineError> {
+    let (trace, warm, at) = load(case, n);
+    let preset = preset(config)?;
+    let mut machine = boot(config, &preset)?;
+    let mut replayer = Replayer::new(&trace, as_recorded());
+    loop {
+        match machine.run_native(&mut replayer) {
+            Stop::Pause(Pause::End) => break,
+            Stop::Pause(_) => {}
+            failed => return Err(failure(failed, replayer.operation())),
+        }
+    }
+    let operation = replayer.operation();
+    let lost = |what: &str| MachineError::Guest {
+        operation,
+        reason: format!("{} with {n}: {what}", case.name()),
+    };
+    let parent = replayer.living_spaces().into_iter().map(|s| s.1).min();
+    let parent = parent.ok_or_else(|| lost("nobody lives"))?;
+    let frame = |m: &Machine, va: u32| frame_of(m, parent, va).ok_or_else(|| lost("no pte"));
+    let (warm, page) = (frame(&machine, warm)?, frame(&machine, at)?);
+    machine.enter_cycle(&cycle_options(&preset, config, Engine::Fast))?;
+    let mut engine = EngineState::new(Engine::Fast);
+    machine.unmap_one(&mut engine, warm, operation)?;
+    let mut sum = UnmapPoint {
+        case,
+        n,
+        end: UnmapEnd::Locked,
+        rounds: 0,
+        vmas_visited: 0,
+        ptes_examined: 0,
+        ptes_cleared: 0,
+        cycles: [0; 3],
+    };
+    while sum.end != UnmapEnd::Unmapped && sum.rounds < MOST_ROUNDS {
+        let sample = machine
+            .unmap_one(&mut engine, page, operation)?
+            .ok_or_else(|| lost("no candidate for reclaim"))?;
+        sum.end = sample.end;
+        sum.rounds += 1;
+        sum.vmas_visited += sample.vmas_visited;
+        sum.ptes_examined += sample.ptes_examined;
+        sum.ptes_cleared += sample.ptes_cleared;
+        for part in UnmapPart::ALL {
+            sum.cycles[part as usize] += preset
+                .prices(Variant::Mid)
+                .cycles(&sample.parts[part as usize]);
+        }
+    }
+    Ok(sum)
+}
+
+/// The frame that `va` of a process shows.
+fn frame_of(machine: &Machine, pid: u32, va: u32) -> Option<u32> {
+    let k = machine.k;
+    let task = guest_vm::task::find(k, pid);
+    if task.is_null() || task.mm(k).is_null() {
+        return None;
+    }
+    let root = task
+        .mm(k)
+        .pgd(k)
+        .va()
+        .wrapping_sub(machine.host.page_offset());
+    let pte = Pte(walk::lookup(machine.mem(), root, va)?.entry);
+    pte.present().then(|| pte.pfn())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lowmem_report::config::Rmap;
+
+    fn at(rmap: Rmap, case: Case, n: u32) -> UnmapPoint {
+        let config = Config {
+            rmap,
+            ..Config::default()
+        };
+        let point = point(&config, case, n).expect("measured");
+        assert_eq!(point.end, UnmapEnd::Unmapped, "{point:?}");
+        point
+    }
+
+    #[test]
+    fn visits_follow_the_order_of_search() {
+        // page_referenced and try_to_unmap each visit.
+        let p = at(Rmap::AnonVma, Case::ParentPrivate, 20);
+        assert_eq!((p.vmas_visited, p.ptes_cleared), (40, 1));
+        let p = at(Rmap::PteChain, Case::ParentPrivate, 20);
+        assert_eq!((p.vmas_visited, p.ptes_examined, p.ptes_cleared), (1, 2, 1));
+        let p = at(Rmap::AnonVma, Case::SharedFile, 20);
+        assert_eq!((p.vmas_visited, p.ptes_cleared), (40, 20));
+        // prio_tree is no better than a list where all ranges are equal.
+        let p = at(Rmap::AnonVma, Case::FewOfMany, 20);
+        assert!(p.vmas_visited > 20, "{p:?}");
+        assert_eq!(p.ptes_cleared, 3);
+        assert_eq!(at(Rmap::PteChain, Case::FewOfMany, 20).ptes_examined, 6);
+    }
+
+    #[test]
+    fn a_nonlinear_page_takes_rounds_under_objects_and_none_under_chains() {
+        let p = at(Rmap::AnonVma, Case::Nonlinear, 128);
+        // Ageing, then clusters until that of the page.
+        assert!(p.rounds > 2, "{p:?}");
+        let p = at(Rmap::PteChain, Case::Nonlinear, 128);
+        assert_eq!((p.rounds, p.ptes_cleared), (1, 1));
+    }
+}
