@@ -100,10 +100,9 @@ impl Runs {
         if end > USER_END || start >= end {
             return;
         }
-        if let Some((_, &(e, _))) = self.0.range(..=start).next_back() {
-            if end <= e {
-                return;
-            }
+        let before = self.0.range(..=start).next_back();
+        if before.is_some_and(|(_, &(e, _))| end <= e) {
+            return;
         }
         while let Some((&s, &(e, _))) = self.0.range(..=end + KEPT_GAP).next_back() {
             if e + KEPT_GAP < start {
