@@ -4,6 +4,7 @@
 //!
 //! Invariant: nothing here is needed by `cargo build` or `cargo test` on stable Rust.
 
+mod diff;
 mod guest;
 #[cfg(feature = "experiments")]
 mod recordings;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Compare the emulated CPU with the host CPU by random cases
+    Diff(diff::Options),
     /// Build the guest images into target/guest (fetches the guest toolchain on first use)
     Guest(guest::Options),
     /// Import and replay every recording of a folder in both modes and four configurations, and check what must agree
@@ -35,6 +38,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result: Result<(), Box<dyn std::error::Error>> = match Cli::parse().command {
+        Command::Diff(options) => diff::run(&options).map_err(Into::into),
         Command::Guest(options) => guest::run(&options).map_err(Into::into),
         #[cfg(feature = "experiments")]
         Command::Recordings(options) => recordings::run(&options).map_err(Into::into),
