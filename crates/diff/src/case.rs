@@ -288,7 +288,7 @@ impl Generator {
 fn loadable(r: &mut Random) -> u16 {
     loop {
         let s = match r.below(4) {
-            0 => r.pick(&[0, 3, USER_DS, USER_CS]),
+            0 => r.pick(&[0, USER_DS, USER_CS]),
             _ => ldt_selector(r.below(LDT.len() as u32) as u16),
         };
         if s & 4 == 0 {

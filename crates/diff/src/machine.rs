@@ -65,7 +65,7 @@ pub enum Dropped {
     Long,
     /// It touched what belongs to the harness.
     Harness,
-    /// It read a flag that an instruction had left undefined.
+    /// It read a flag, or a byte of the stack, that an instruction had left undefined.
     ReadsUndefined,
 }
 
@@ -85,6 +85,8 @@ pub struct Path {
     pub executed: Vec<Executed>,
     /// Flags that are undefined at the end.
     pub undefined: u32,
+    /// Image offsets of bytes that a host may write or leave alone.
+    pub may_stay: Vec<usize>,
 }
 
 impl Path {
@@ -208,6 +210,7 @@ impl Machine {
     pub fn step_through(&mut self, path: &mut Path) -> Result<Outcome, Dropped> {
         path.executed.clear();
         path.undefined = 0;
+        path.may_stay.clear();
         let mut stubs = Stubs;
         for _ in 0..MAX_STEPS {
             let cs = self.cpu.segment(Seg::Cs);
@@ -224,7 +227,8 @@ impl Machine {
                 if let Some(reason) = exclude::judge(&i, &bytes[..n]) {
                     return Err(Dropped::Excluded(reason));
                 }
-                if undefined::eflags(i.rflags_read()) & path.undefined != 0 {
+                let reads = undefined::eflags(i.rflags_read()) & path.undefined != 0;
+                if reads || !path.may_stay.is_empty() && undefined::touches_memory(&i) {
                     return Err(Dropped::ReadsUndefined);
                 }
                 // Long mode has no nested tasks: #GP (SDM vol. 2, IRET).
@@ -251,6 +255,14 @@ impl Machine {
                     completed,
                 });
                 if completed {
+                    if undefined::pushes_selector(&i) {
+                        if in_kernel {
+                            return Err(Dropped::ReadsUndefined);
+                        }
+                        let top = self.stack_address();
+                        let upper = [2, 3].map(|n| self.layout.offset(top.wrapping_add(n)));
+                        path.may_stay.extend(upper.into_iter().flatten());
+                    }
                     let e = undefined::effect(&i, &before);
                     path.undefined = path.undefined & !e.defined | e.undefined;
                     if matches!(i.mnemonic(), Mnemonic::Lar | Mnemonic::Lsl) && self.asked_cpu(&i) {
@@ -298,6 +310,25 @@ impl Machine {
                 Mnemonic::Lar => result & AVL != 0 || result & 0xffff == 0xf500,
                 _ => result & 0xffff == 0,
             }
+    }
+
+    /// Linear address of the top of the user's stack, if the last instruction did not trap.
+    fn stack_address(&self) -> u32 {
+        let ss = self.cpu.segment(Seg::Ss);
+        let mask = if ss.access & 0x4000 != 0 {
+            u32::MAX
+        } else {
+            0xffff
+        };
+        ss.base.wrapping_add(self.cpu.regs[ESP] & mask)
+    }
+
+    /// Copies bytes of the host's image.
+    pub fn adopt(&mut self, offsets: &[usize], image: &[u8]) {
+        for &at in offsets {
+            let to = PhysAddr(IMAGE + at as u64);
+            self.cpu.mmu.mem.write_u8(to, image[at]);
+        }
     }
 
     fn vector(&self) -> u8 {

@@ -51,6 +51,8 @@ impl Outcome {
     /// What differs, in words; `None` if nothing does but the flags in `undefined`.
     pub fn differs(&self, other: &Outcome, undefined: u32) -> Option<String> {
         let undefined = undefined & ARITH;
+        let mine = self.segments.map(null_as_zero);
+        let theirs = other.segments.map(null_as_zero);
         // RF has a meaning only in the flags that a fault pushes.
         let mask = match self.end {
             End::Fault { .. } => !undefined,
@@ -58,7 +60,7 @@ impl Outcome {
         };
         if self.end == other.end
             && self.regs == other.regs
-            && self.segments == other.segments
+            && mine == theirs
             && (self.eflags ^ other.eflags) & mask == 0
         {
             return None;
@@ -73,7 +75,7 @@ impl Outcome {
             }
         }
         for (i, name) in SEGMENTS.iter().enumerate() {
-            if self.segments[i] != other.segments[i] {
+            if mine[i] != theirs[i] {
                 parts.push((*name).to_owned());
             }
         }
@@ -83,6 +85,12 @@ impl Outcome {
         }
         Some(parts.join(", "))
     }
+}
+
+/// A null selector keeps its RPL only until the host's kernel is entered and left: IRET to an outer
+/// level writes 0 (SDM vol. 2, IRET, "RETURN-TO-OUTER-PRIVILEGE-LEVEL").
+fn null_as_zero(selector: u16) -> u16 {
+    if selector < 4 { 0 } else { selector }
 }
 
 impl fmt::Display for End {

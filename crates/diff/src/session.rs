@@ -67,6 +67,8 @@ pub struct Tally {
     pub compared: u64,
     /// Cases generated.
     pub generated: u64,
+    /// Differences that were gone when the case ran again: an interrupt of the host's.
+    pub unstable: u64,
     /// Compared cases that ended without a fault.
     pub exits: u64,
     /// Compared cases by vector.
@@ -139,10 +141,12 @@ impl Session {
         }
         if memory.is_some() {
             // Somewhere in between: run it again, looking each time.
-            return self.again(batch, u64::MAX).into_iter().collect();
+            let found = self.again(batch, u64::MAX);
+            self.tally.unstable += u64::from(found.is_none());
+            return found.into_iter().collect();
         }
         let numbers: Vec<u64> = found.iter().map(|f| f.0).collect();
-        numbers
+        let differences: Vec<Difference> = numbers
             .into_iter()
             .zip(found)
             .map(|(number, (_, case, who, what, outcomes, last))| Difference {
@@ -154,7 +158,14 @@ impl Session {
                 outcomes,
                 last,
             })
-            .collect()
+            .collect();
+        let all = differences.len();
+        let stable: Vec<Difference> = differences
+            .into_iter()
+            .filter(|d| self.examine(&d.case, &d.image).is_some())
+            .collect();
+        self.tally.unstable += (all - stable.len()) as u64;
+        stable
     }
 
     /// Runs one case again, with the memory it had; `None` if nothing differs.
@@ -246,6 +257,8 @@ impl Session {
         }
         let host = self.host.run(case);
         let undefined = self.path.undefined;
+        self.reference.adopt(&self.path.may_stay, self.host.image());
+        self.fast.adopt(&self.path.may_stay, self.host.image());
         let all = [host, reference, fast];
         if let Some(what) = host.differs(&reference, undefined) {
             return Verdict::Different(Who::Reference, what, all);

@@ -79,6 +79,7 @@ struct Totals {
     compared: u64,
     generated: u64,
     exits: u64,
+    unstable: u64,
     vectors: BTreeMap<u8, u64>,
     dropped: BTreeMap<String, u64>,
 }
@@ -216,6 +217,7 @@ fn totals(session: &Session) -> Totals {
         compared: t.compared,
         generated: t.generated,
         exits: t.exits,
+        unstable: t.unstable,
         vectors: t.vectors.clone(),
         dropped: t.dropped.iter().map(|(k, v)| (format!("{k:?}"), *v)).collect(),
     }
@@ -317,6 +319,7 @@ fn sum(state: &[Totals]) -> Totals {
         all.compared += t.compared;
         all.generated += t.generated;
         all.exits += t.exits;
+        all.unstable += t.unstable;
         for (k, v) in &t.vectors {
             *all.vectors.entry(*k).or_default() += v;
         }
@@ -378,6 +381,7 @@ fn finish(
     } else {
         println!("ended at the exit {}, by vector {:?}", t.exits, t.vectors);
         println!("not compared {:?}", t.dropped);
+        println!("differences gone at the second run {}", t.unstable);
         println!("{:<32}{:>14}{:>14}", "form", "executed", "completed");
         for (name, c) in coverage.iter().filter(|(_, c)| c.executed != 0) {
             println!("{name:<32}{:>14}{:>14}", c.executed, c.completed);
