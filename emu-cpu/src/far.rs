@@ -270,9 +270,10 @@ pub(crate) fn call_far_imm<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
 /// The pointer in memory: two accesses, offset first.
 pub(crate) fn far_pointer<W: Word>(cpu: &mut Cpu, op: &Op) -> Result<(u16, u32), Raised> {
     let size = u32::from(W::SIZE);
-    let va = cpu.readable_at(op, size + 2)?;
+    let va = cpu.readable_at(op, size)?;
     let offset = cpu.read::<W>(va)?;
-    let selector = cpu.read::<Half>(va.wrapping_add(size))? as u16;
+    let va = cpu.readable_part(op, size, 2)?;
+    let selector = cpu.read::<Half>(va)? as u16;
     Ok((selector, offset))
 }
 pub(crate) fn jmp_far_mem<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {

@@ -59,10 +59,7 @@ impl Case {
     }
 
     /// The words to put into memory, with image offsets.
-    pub fn stores<'a>(
-        &'a self,
-        layout: &'a Layout,
-    ) -> impl Iterator<Item = (usize, [u8; 4])> + 'a {
+    pub fn stores<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = (usize, [u8; 4])> + 'a {
         self.words
             .iter()
             .filter_map(|&(at, word)| Some((layout.offset(at)?, word.to_le_bytes())))
@@ -206,8 +203,13 @@ impl Generator {
         let returns = matches!(
             first,
             Some(
-                Mnemonic::Ret | Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Popf
-                    | Mnemonic::Popfd | Mnemonic::Pop
+                Mnemonic::Ret
+                    | Mnemonic::Retf
+                    | Mnemonic::Iret
+                    | Mnemonic::Iretd
+                    | Mnemonic::Popf
+                    | Mnemonic::Popfd
+                    | Mnemonic::Pop
             )
         );
         if !returns && !r.percent(10) {

@@ -107,6 +107,10 @@ fn feature(f: CpuidFeature) -> Option<Reason> {
 
 /// Why a form is not compared; `None` if it is.
 pub fn form(code: Code) -> Option<Reason> {
+    // BSWAP of a 16-bit register: undefined result (SDM vol. 2, BSWAP).
+    if code == Code::Bswap_r16 {
+        return Some(Reason::UndefinedResult);
+    }
     if let Some(l) = TABLE.iter().find(|l| l.mnemonic == code.mnemonic()) {
         return Some(l.reason);
     }
@@ -122,6 +126,8 @@ pub fn integer_forms() -> impl Iterator<Item = Code> {
             && o.mode32()
             && o.encoding() == EncodingKind::Legacy
             && o.decoder_option() == 0
+            // AMD's UD0 without ModRM: the decoder gives it only when asked for AMD's opcode map.
+            && c != Code::Ud0
             && form(c).is_none()
     })
 }
@@ -131,10 +137,16 @@ pub fn judge(i: &Instruction, bytes: &[u8]) -> Option<Reason> {
     match i.code() {
         Code::INVALID => newer_space(bytes),
         Code::Int_imm8 if i.immediate8() == 0x80 => Some(Reason::EntersHost),
-        // BSWAP of a 16-bit register: undefined result (SDM vol. 2, BSWAP).
-        Code::Bswap_r16 => Some(Reason::UndefinedResult),
         code => form(code),
     }
+}
+
+/// An undefined instruction that runs off the readable bytes: whether its missing tail or its opcode
+/// faults first depends on the length the CPU gives it, which no manual tells.
+pub fn is_undefined(i: &Instruction, bytes: &[u8]) -> bool {
+    let mut longer = bytes.to_vec();
+    longer.resize(15, 0);
+    i.is_invalid() && crate::case::decode(&longer, 32).is_invalid()
 }
 
 /// Bytes that mean nothing on an i686 but something on newer hosts: VEX, EVEX, XOP, the three-byte

@@ -3,15 +3,15 @@
 //! Random instruction sequences, registers, flags, segments and memory go to the host CPU (32-bit
 //! compatibility mode, ring 3), to the `reference` engine and to the `fast` engine. All registers,
 //! EIP, EFLAGS, selectors, memory and, for an exception, vector, error code and CR2 must agree. What
-//! is not compared stands in two tables, each line with its source: [`exclude::TABLE`] (instructions
-//! that are not the integer machine's or the host's own) and [`undefined::TABLE`] (flags the manual
-//! leaves undefined).
+//! is not compared stands in three tables, each line with its source: [`exclude::TABLE`]
+//! (instructions that are not the integer machine's or the host's own), [`undefined::TABLE`] (flags
+//! the manual leaves undefined) and [`tolerate::TABLE`] (what it leaves open about a fault).
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`layout`] | linear memory, selectors and LDT of a case |
 //! | [`templates`], [`random`], [`case`] | encodings, values, cases |
-//! | [`exclude`], [`undefined`] | the two tables |
+//! | [`exclude`], [`undefined`], [`tolerate`] | the three tables |
 //! | [`host`], [`machine`] | the oracle, the emulated machines |
 //! | [`outcome`], [`session`], [`coverage`] | ends, the loop, what was executed |
 //! | [`minimise`] | a small case for a human |
@@ -31,4 +31,5 @@ pub mod outcome;
 pub mod random;
 pub mod session;
 pub mod templates;
+pub mod tolerate;
 pub mod undefined;

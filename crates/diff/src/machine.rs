@@ -14,8 +14,11 @@ use crate::layout::{
     ALIAS, EXIT, KERNEL, LDT, Layout, PAGE, Rights, USER_CS, USER_CS64, USER_DS, is_harness,
 };
 use crate::outcome::{End, Outcome};
+use crate::tolerate;
 use crate::undefined;
-use emu_cpu::cpu::{CR0_AM, CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_TSD, EFER_NXE};
+use emu_cpu::cpu::{
+    CR0_AM, CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_TSD, EFER_NXE,
+};
 use emu_cpu::flags::{NT, TF};
 use emu_cpu::regs::ESP;
 use emu_cpu::segment::{CODE32, DATA32};
@@ -65,6 +68,8 @@ pub enum Dropped {
     Long,
     /// It touched what belongs to the harness.
     Harness,
+    /// The host and the emulated machine fault in different operands of the last instruction.
+    Open,
     /// It read a flag, or a byte of the stack, that an instruction had left undefined.
     ReadsUndefined,
 }
@@ -189,14 +194,21 @@ impl Machine {
                     .write(va, 1, u64::from(bytes[at - offset]), Privilege::Supervisor)
                     .expect("the alias is writable");
             }
-            cpu.mmu.mem.write_bytes(PhysAddr(IMAGE + offset as u64), bytes);
+            cpu.mmu
+                .mem
+                .write_bytes(PhysAddr(IMAGE + offset as u64), bytes);
         }
         for (offset, word) in case.stores(&self.layout) {
-            cpu.mmu.mem.write_bytes(PhysAddr(IMAGE + offset as u64), &word);
+            cpu.mmu
+                .mem
+                .write_bytes(PhysAddr(IMAGE + offset as u64), &word);
         }
         cpu.set_segment(Seg::Cs, segment(case.cs));
         cpu.set_segment(Seg::Ss, segment(USER_DS));
-        for (seg, selector) in [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs].into_iter().zip(case.data) {
+        for (seg, selector) in [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs]
+            .into_iter()
+            .zip(case.data)
+        {
             cpu.set_segment(seg, segment(selector));
         }
         for (n, value) in case.regs.into_iter().enumerate() {
@@ -235,8 +247,8 @@ impl Machine {
                 if flags & NT != 0 && matches!(i.mnemonic(), Mnemonic::Iret | Mnemonic::Iretd) {
                     return Err(Dropped::Excluded(Reason::LongMode));
                 }
-            } else if n != 0 && exclude::judge(&i, &bytes[..n]).is_some() {
-                return Err(Dropped::Excluded(Reason::Newer));
+            } else if n != 0 && exclude::is_undefined(&i, &bytes[..n]) {
+                return Err(Dropped::Excluded(Reason::UndefinedResult));
             }
             let before = self.cpu.regs;
             if let Some(reason) = known.then(|| undefined::result(&i, &before)).flatten() {
@@ -255,7 +267,7 @@ impl Machine {
                     completed,
                 });
                 if completed {
-                    if undefined::pushes_selector(&i) {
+                    if tolerate::pushes_selector(i.code()) {
                         if in_kernel {
                             return Err(Dropped::ReadsUndefined);
                         }
@@ -314,13 +326,12 @@ impl Machine {
 
     /// Linear address of the top of the user's stack, if the last instruction did not trap.
     fn stack_address(&self) -> u32 {
-        let ss = self.cpu.segment(Seg::Ss);
-        let mask = if ss.access & 0x4000 != 0 {
-            u32::MAX
-        } else {
-            0xffff
-        };
-        ss.base.wrapping_add(self.cpu.regs[ESP] & mask)
+        stack_top(self.cpu.segment(Seg::Ss), self.cpu.regs[ESP])
+    }
+
+    /// Linear address of the top of the user's stack after a case.
+    pub fn user_stack(&self, outcome: &Outcome) -> u32 {
+        stack_top(segment(outcome.segments[1]), outcome.regs[ESP])
     }
 
     /// Copies bytes of the host's image.
@@ -413,6 +424,11 @@ impl Machine {
     }
 }
 
+fn stack_top(ss: Segment, esp: u32) -> u32 {
+    let wide = ss.access & 0x4000 != 0;
+    ss.base.wrapping_add(if wide { esp } else { esp & 0xffff })
+}
+
 /// A segment register loaded with one of the selectors that cases start with.
 fn segment(selector: u16) -> Segment {
     match selector {
@@ -422,7 +438,10 @@ fn segment(selector: u16) -> Segment {
         },
         USER_CS => Segment::flat(selector, CODE32 | 0x60),
         USER_DS => Segment::flat(selector, DATA32 | 0x60),
-        _ => Descriptor(LDT[usize::from(selector >> 3)].descriptor()).segment(selector),
+        _ => {
+            let entry = LDT.get(usize::from(selector >> 3));
+            Descriptor(entry.map_or(0, |e| e.descriptor())).segment(selector)
+        }
     }
 }
 
@@ -440,10 +459,7 @@ fn page_tables(cpu: &mut Cpu, layout: &Layout) {
         }) as u64;
         let table = TABLES + (n << 12);
         // Present, writable, user, accessed.
-        m.write_u64(
-            PhysAddr(DIRECTORIES + u64::from(region) * 8),
-            table | 0x27,
-        );
+        m.write_u64(PhysAddr(DIRECTORIES + u64::from(region) * 8), table | 0x27);
         m.write_u64(PhysAddr(table + u64::from(linear >> 12 & 511) * 8), entry);
     };
     const NX: u64 = 1 << 63;
@@ -472,8 +488,16 @@ fn descriptors(cpu: &mut Cpu) {
     let gdt = |selector: u16| u32::from(selector >> 3);
     set(GDT, gdt(KERNEL_CS), Descriptor::new(0, u32::MAX, CODE32).0);
     set(GDT, gdt(KERNEL_DS), Descriptor::new(0, u32::MAX, DATA32).0);
-    set(GDT, gdt(USER_CS), Descriptor::new(0, u32::MAX, CODE32 | 0x60).0);
-    set(GDT, gdt(USER_DS), Descriptor::new(0, u32::MAX, DATA32 | 0x60).0);
+    set(
+        GDT,
+        gdt(USER_CS),
+        Descriptor::new(0, u32::MAX, CODE32 | 0x60).0,
+    );
+    set(
+        GDT,
+        gdt(USER_DS),
+        Descriptor::new(0, u32::MAX, DATA32 | 0x60).0,
+    );
     // 64-bit code as Linux has it: L=1, D=0.
     set(GDT, gdt(USER_CS64), 0x00af_fb00_0000_ffff);
     let tss = Descriptor::new(KERNEL + TSS, 0x67, 0x8b);

@@ -89,20 +89,35 @@ pub fn describe(session: &mut Session, seed: u64, d: &Difference, case: &Case) -
         s.push_str(&text);
         s.push('\n');
     };
-    line(&mut s, format!("difference in {what}: seed {seed} case {}", d.number));
+    line(
+        &mut s,
+        format!("difference in {what}: seed {seed} case {}", d.number),
+    );
     let mut formatter = FastFormatter::new();
     let mut at = 0;
     while at < case.body {
-        let mut i = decode(&case.code[at..case.body], if case.cs & 4 != 0 && case.cs >> 3 == 8 { 16 } else { 32 });
+        let mut i = decode(
+            &case.code[at..case.body],
+            if case.cs & 4 != 0 && case.cs >> 3 == 8 {
+                16
+            } else {
+                32
+            },
+        );
         let n = i.len().clamp(1, case.body - at);
         i.set_ip(u64::from(case.eip()) + at as u64);
         let mut text = String::new();
         formatter.format(&i, &mut text);
-        let bytes: String = case.code[at..at + n].iter().fold(String::new(), |mut t, b| {
-            let _ = write!(t, "{b:02x} ");
-            t
-        });
-        line(&mut s, format!("  {:08x}  {bytes:<46}{text}", case.start as usize + at));
+        let bytes: String = case.code[at..at + n]
+            .iter()
+            .fold(String::new(), |mut t, b| {
+                let _ = write!(t, "{b:02x} ");
+                t
+            });
+        line(
+            &mut s,
+            format!("  {:08x}  {bytes:<46}{text}", case.start as usize + at),
+        );
         at += n;
     }
     let mut before = String::new();

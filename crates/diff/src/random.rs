@@ -62,18 +62,16 @@ impl Random {
         let w = (v >> 32) as u32;
         match v & 7 {
             0 | 1 => w & 0x3f,
-            2 => {
-                [
-                    0x7f,
-                    0x80,
-                    0xff,
-                    0x7fff,
-                    0x8000,
-                    0xffff,
-                    0x7fff_ffff,
-                    0x8000_0000,
-                ][w as usize & 7]
-            }
+            2 => [
+                0x7f,
+                0x80,
+                0xff,
+                0x7fff,
+                0x8000,
+                0xffff,
+                0x7fff_ffff,
+                0x8000_0000,
+            ][w as usize & 7],
             3 => (w & 3).wrapping_sub(2),
             4 => w & 0xffff,
             _ => w,

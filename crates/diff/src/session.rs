@@ -14,7 +14,9 @@ use crate::host::{Host, HostError};
 use crate::machine::{Dropped, Machine, MachineError, Path};
 use crate::outcome::{End, Outcome};
 use crate::random::Random;
+use crate::tolerate::{self, Judgement};
 use emu_cpu::Engine;
+use emu_cpu::regs::ESP;
 use iced_x86::Code;
 use std::collections::BTreeMap;
 
@@ -149,15 +151,17 @@ impl Session {
         let differences: Vec<Difference> = numbers
             .into_iter()
             .zip(found)
-            .map(|(number, (_, case, who, what, outcomes, last))| Difference {
-                image: self.image_before(number),
-                number,
-                case,
-                who,
-                what,
-                outcomes,
-                last,
-            })
+            .map(
+                |(number, (_, case, who, what, outcomes, last))| Difference {
+                    image: self.image_before(number),
+                    number,
+                    case,
+                    who,
+                    what,
+                    outcomes,
+                    last,
+                },
+            )
             .collect();
         let all = differences.len();
         let stable: Vec<Difference> = differences
@@ -194,7 +198,11 @@ impl Session {
             Verdict::Dropped(_) => None,
             Verdict::Same => {
                 let (who, what, outcome) = self.memory_difference().map(|(who, at)| {
-                    (who, format!("memory at {at:#x}"), self.reference_outcome(case, image))
+                    (
+                        who,
+                        format!("memory at {at:#x}"),
+                        self.reference_outcome(case, image),
+                    )
                 })?;
                 Some((who, what, outcome))
             }
@@ -255,8 +263,26 @@ impl Session {
                 [reference, reference, fast],
             );
         }
-        let host = self.host.run(case);
+        let mut host = self.host.run(case);
         let undefined = self.path.undefined;
+        match tolerate::judge(self.path.executed.last(), &host, &reference) {
+            Judgement::Compare => {}
+            Judgement::NotRegisters => {
+                let esp = host.regs[ESP];
+                host.regs = reference.regs;
+                host.regs[ESP] = esp;
+            }
+            Judgement::NotBelowStack(bytes) => {
+                let top = self.reference.user_stack(&reference);
+                let below = (1..=bytes).map(|n| top.wrapping_sub(n));
+                let below = below.filter_map(|at| self.host.layout().offset(at));
+                self.path.may_stay.extend(below);
+            }
+            Judgement::Open => {
+                self.resync();
+                return Verdict::Dropped(Dropped::Open);
+            }
+        }
         self.reference.adopt(&self.path.may_stay, self.host.image());
         self.fast.adopt(&self.path.may_stay, self.host.image());
         let all = [host, reference, fast];

@@ -228,17 +228,6 @@ pub fn result(i: &Instruction, before: &Regs) -> Option<Reason> {
         .then_some(Reason::UndefinedResult)
 }
 
-/// A 32-bit push of a segment register: "either a zero-extended value is pushed or the segment
-/// selector is written on the stack using a 16-bit move" (SDM vol. 2, PUSH). The upper half is then
-/// not compared.
-pub fn pushes_selector(i: &Instruction) -> bool {
-    use iced_x86::Code;
-    matches!(
-        i.code(),
-        Code::Pushd_ES | Code::Pushd_CS | Code::Pushd_SS | Code::Pushd_DS | Code::Pushd_FS | Code::Pushd_GS
-    )
-}
-
 /// Some operand is in memory, or on the stack.
 pub fn touches_memory(i: &Instruction) -> bool {
     i.is_stack_instruction()

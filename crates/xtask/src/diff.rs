@@ -95,7 +95,11 @@ struct Executed {
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
     Progress(Totals),
-    Difference { number: u64, last: String, text: String },
+    Difference {
+        number: u64,
+        last: String,
+        text: String,
+    },
     Done(Totals, BTreeMap<String, Executed>),
 }
 
@@ -150,10 +154,16 @@ fn show(options: &Options, only: &[Code], number: u64) -> Result<(), Error> {
             Ok(())
         }
         Some(d) => {
-            print!("{}", minimise::describe(&mut session, options.seed, &d, &d.case));
+            print!(
+                "{}",
+                minimise::describe(&mut session, options.seed, &d, &d.case)
+            );
             let small = minimise::minimise(&mut session, &d);
             println!("minimised:");
-            print!("{}", minimise::describe(&mut session, options.seed, &d, &small));
+            print!(
+                "{}",
+                minimise::describe(&mut session, options.seed, &d, &small)
+            );
             Err(Error::Different(1))
         }
     }
@@ -219,7 +229,11 @@ fn totals(session: &Session) -> Totals {
         exits: t.exits,
         unstable: t.unstable,
         vectors: t.vectors.clone(),
-        dropped: t.dropped.iter().map(|(k, v)| (format!("{k:?}"), *v)).collect(),
+        dropped: t
+            .dropped
+            .iter()
+            .map(|(k, v)| (format!("{k:?}"), *v))
+            .collect(),
     }
 }
 
@@ -310,7 +324,10 @@ fn spawn(options: &Options, jobs: u64, worker: u64) -> Result<Child, Error> {
     if let Some(code) = &options.code {
         command.arg("--code").arg(code);
     }
-    Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?)
+    Ok(command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?)
 }
 
 fn sum(state: &[Totals]) -> Totals {
@@ -357,7 +374,13 @@ fn finish(
         .collect();
     let excluded: Vec<_> = exclude::TABLE
         .iter()
-        .map(|l| (format!("{:?}", l.mnemonic), format!("{:?}", l.reason), l.because))
+        .map(|l| {
+            (
+                format!("{:?}", l.mnemonic),
+                format!("{:?}", l.reason),
+                l.because,
+            )
+        })
         .collect();
     let seconds = start.elapsed().as_secs_f64();
     eprintln!(

@@ -19,8 +19,8 @@ pub(crate) enum Want {
     Write,
 }
 
-/// Address bits that must be clear for an aligned access. Far pointers and table registers (6
-/// bytes) are aligned like double words (SDM vol. 3, table 6-7).
+/// Address bits that must be clear for an aligned access. Table registers (6 bytes) are aligned like
+/// double words, far pointers by their first part (SDM vol. 3, table 6-7).
 fn alignment(size: u32) -> u32 {
     match size {
         6 => 3,
@@ -41,6 +41,22 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn readable_at(&mut self, op: &Op, size: u32) -> Result<VirtAddr, Raised> {
         let offset = self.offset(op);
+        if self.flat_reads >> op.seg & 1 != 0 {
+            Ok(VirtAddr(offset))
+        } else {
+            self.checked(op.seg, offset, size, Want::Read)
+        }
+    }
+
+    /// Linear address of a later part of an operand made of several (far pointers, bounds), `delta`
+    /// bytes on. Each part is checked by itself, and 16-bit addresses wrap between them.
+    pub(crate) fn readable_part(
+        &mut self,
+        op: &Op,
+        delta: u32,
+        size: u32,
+    ) -> Result<VirtAddr, Raised> {
+        let offset = self.offset(op).wrapping_add(delta);
         if self.flat_reads >> op.seg & 1 != 0 {
             Ok(VirtAddr(offset))
         } else {
@@ -96,11 +112,15 @@ impl Cpu {
                 Want::Read => s.readable(),
                 Want::Write => s.writable(),
             };
-        if s.usable() && allowed && s.contains(offset, size) {
-            let va = s.base.wrapping_add(offset);
-            if self.checks_alignment() && va & alignment(size) != 0 {
-                return Err(self.raise_fault(Fault::with_code(fault::AC, 0)));
-            }
+        let va = s.base.wrapping_add(offset);
+        let (usable, inside) = (s.usable() && allowed, s.contains(offset, size));
+        // An access over the end of a 4 GiB segment is unaligned first (found on hardware).
+        let over_end = offset.checked_add(size - 1).is_none() && s.contains(offset, 1);
+        let reached = usable && (inside || over_end);
+        if reached && self.checks_alignment() && va & alignment(size) != 0 {
+            return Err(self.raise_fault(Fault::with_code(fault::AC, 0)));
+        }
+        if usable && inside {
             if self.breakpoints_on() {
                 self.watch_data(va, size, want);
             }

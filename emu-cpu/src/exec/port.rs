@@ -114,6 +114,11 @@ impl Cpu {
     ) -> Result<PortString, Raised> {
         let repeated = op.x != 0;
         let mut loops = 0;
+        if repeated && A::get(&self.regs, ECX as u8) == 0 {
+            // The permission is checked even if there is nothing to do.
+            let size = op.r1;
+            self.need_port(self.regs[EDX] as u16, size)?;
+        }
         loop {
             let left = A::get(&self.regs, ECX as u8);
             if repeated && left == 0 {

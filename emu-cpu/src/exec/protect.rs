@@ -133,7 +133,7 @@ fn looked<W: Word>(cpu: &mut Cpu, op: &Op, found: Option<u32>) -> Exec {
     Ok(Out::Next)
 }
 look! {
-    lar, lar_reg, lar_mem, LAR_TYPES, |d| (d.0 >> 32) as u32 & 0x00f0_ff00;
+    lar, lar_reg, lar_mem, LAR_TYPES, |d| (d.0 >> 32) as u32 & 0x00ff_ff00;
     lsl, lsl_reg, lsl_mem, LSL_TYPES, |d| d.segment(0).limit;
 }
 
@@ -177,15 +177,19 @@ pub(crate) fn bound(i: &Instruction) -> Option<Handler> {
         _ => run_bound::<Dword>,
     })
 }
-/// Signed, both bounds included.
+/// Signed, both bounds included. The upper one is read only if the lower one holds (hardware does).
 fn run_bound<W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     let size = u32::from(W::SIZE);
-    let va = cpu.readable_at(op, size * 2)?;
+    let va = cpu.readable_at(op, size)?;
     let lower = cpu.read::<W>(va)?;
-    let upper = cpu.read::<W>(va.wrapping_add(size))?;
     let signed = |v: u32| W::sign_extend(v) as i32;
     let index = signed(W::get(&cpu.regs, op.r1));
-    if index < signed(lower) || index > signed(upper) {
+    if index < signed(lower) {
+        return Err(cpu.raise_fault(Fault::plain(fault::BR)));
+    }
+    let va = cpu.readable_part(op, size, size)?;
+    let upper = cpu.read::<W>(va)?;
+    if index > signed(upper) {
         return Err(cpu.raise_fault(Fault::plain(fault::BR)));
     }
     Ok(Out::Next)

@@ -64,7 +64,10 @@ shifts! {
     Rcl, |f, a, n| {
         let k = n % (W::BITS + 1);
         let all = u64::from(f.cf()) << W::BITS | u64::from(a);
-        let turned = if k == 0 { all } else { all << k | all >> (W::BITS + 1 - k) };
+        if k == 0 {
+            return a;
+        }
+        let turned = all << k | all >> (W::BITS + 1 - k);
         let r = turned as u32 & W::MASK;
         let cf = turned >> W::BITS & 1 != 0;
         f.set_cf_of(cf, cf ^ (r & W::SIGN != 0));
@@ -73,7 +76,10 @@ shifts! {
     Rcr, |f, a, n| {
         let k = n % (W::BITS + 1);
         let all = u64::from(f.cf()) << W::BITS | u64::from(a);
-        let turned = if k == 0 { all } else { all >> k | all << (W::BITS + 1 - k) };
+        if k == 0 {
+            return a;
+        }
+        let turned = all >> k | all << (W::BITS + 1 - k);
         let r = turned as u32 & W::MASK;
         f.set_cf_of(turned >> W::BITS & 1 != 0, (r ^ r << 1) & W::SIGN != 0);
         r

@@ -180,8 +180,8 @@ fn run_movs<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     let weight = u64::from(W::SIZE);
     repeat::<A>(cpu, op, Event::RepMovsBytes, weight, |cpu| {
         let from = source::<A, W>(cpu, op)?;
-        let to = target::<A, W>(cpu, Want::Write)?;
         let v = cpu.read::<W>(from)?;
+        let to = target::<A, W>(cpu, Want::Write)?;
         cpu.write::<W>(to, v)?;
         advance::<A, W>(cpu, ESI);
         advance::<A, W>(cpu, EDI);
@@ -229,8 +229,22 @@ fn goes_on(cpu: &Cpu, op: &Op) -> bool {
         _ => false,
     }
 }
+/// A fault or a debug trap inside puts the flags back to what they were before the instruction; the
+/// registers keep their progress (SDM vol. 2, REP).
+fn compare<A: Word>(
+    cpu: &mut Cpu,
+    op: &Op,
+    element: impl FnMut(&mut Cpu) -> Result<bool, Raised>,
+) -> Exec {
+    let before = cpu.flags;
+    let result = repeat::<A>(cpu, op, Event::RepOther, 1, element);
+    if !matches!(result, Ok(Out::Next)) {
+        cpu.flags = before;
+    }
+    result
+}
 fn run_scas<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    repeat::<A>(cpu, op, Event::RepOther, 1, |cpu| {
+    compare::<A>(cpu, op, |cpu| {
         let at = target::<A, W>(cpu, Want::Read)?;
         let b = cpu.read::<W>(at)?;
         let a = W::get(&cpu.regs, EAX as u8);
@@ -240,7 +254,7 @@ fn run_scas<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
     })
 }
 fn run_cmps<A: Word, W: Word>(cpu: &mut Cpu, op: &Op) -> Exec {
-    repeat::<A>(cpu, op, Event::RepOther, 1, |cpu| {
+    compare::<A>(cpu, op, |cpu| {
         let from = source::<A, W>(cpu, op)?;
         let at = target::<A, W>(cpu, Want::Read)?;
         let a = cpu.read::<W>(from)?;

@@ -124,7 +124,6 @@ plain! {
         cpu.regs[EDX] = 0;
         Ok(Out::Next)
     };
-    int3, run_int3, |cpu| cpu.software_interrupt(fault::BP, 1);
     wait, run_wait, |cpu| {
         const BOTH: u32 = CR0_MP | CR0_TS;
         if cpu.cr0 & BOTH == BOTH {
@@ -167,6 +166,13 @@ fn run_int(cpu: &mut Cpu, op: &Op) -> Exec {
         return Err(cpu.gp(0));
     }
     cpu.software_interrupt(op.imm as u8, op.len)
+}
+pub(crate) fn int3(_: &Instruction) -> Option<Handler> {
+    Some(run_int3)
+}
+/// Prefixes count: the address after them is pushed.
+fn run_int3(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.software_interrupt(fault::BP, op.len)
 }
 pub(crate) fn into(_: &Instruction) -> Option<Handler> {
     Some(run_into)

@@ -209,7 +209,9 @@ impl Host {
         let image = self.image.at.cast::<u8>();
         for (offset, bytes) in case.pokes(&self.layout) {
             // SAFETY: offsets of the layout lie inside the image.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), image.add(offset), bytes.len()) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), image.add(offset), bytes.len())
+            };
         }
         for (offset, word) in case.stores(&self.layout) {
             // SAFETY: as above; words do not cross their page.
