@@ -5,9 +5,7 @@
 //! code page that they run off it. Invariant: a case is a function of seed and number.
 
 use crate::exclude;
-use crate::layout::{
-    CODE, DATA, EXIT, LDT, Layout, PAGE, STACK, USER_CS, USER_DS, is_harness, ldt_selector,
-};
+use crate::layout::{CODE, DATA, EXIT, LDT, Layout, PAGE, STACK, USER_CS, USER_DS, ldt_selector};
 use crate::random::Random;
 use crate::templates::{Template, code_selector, selector};
 use crate::undefined;
@@ -311,29 +309,39 @@ pub fn decode(bytes: &[u8], bitness: u32) -> Instruction {
 
 /// Fills an image: random words, small ones, selectors, code addresses, pointers.
 pub fn fill(r: &mut Random, image: &mut [u8]) {
-    for chunk in image.chunks_exact_mut(8) {
+    // A table of plausible words of this batch; most of memory is drawn from it and from the stream.
+    let table: [u32; 64] = std::array::from_fn(|n| {
+        let b = r.bits() as u32;
+        match n % 16 {
+            0..=2 => b & 0x3f,
+            3 => EXIT,
+            4 => CODE + 0x100 + (b & 0x7ff),
+            5 => DATA + (b & 0x5fff),
+            6 => STACK + (b & 0x1fff),
+            7 => (b as i8) as u32,
+            8 => 0x7fff_ffff + (b & 1),
+            9 => b >> (b & 31),
+            10 | 11 => u32::from(USER_CS),
+            12 => u32::from(USER_DS),
+            13 => u32::from(ldt_selector((b & 15) as u16)),
+            14 => b & 0xff,
+            _ => b,
+        }
+    });
+    for chunk in image.chunks_exact_mut(16) {
         let v = r.bits();
-        let (a, b) = (v as u32, (v >> 32) as u32);
-        let first = match a & 15 {
-            0..=3 => b,
-            4..=6 => b & 0x3f,
-            7 => EXIT,
-            8 => CODE + 0x100 + (b & 0x7ff),
-            9 => DATA + (b & 0x5fff),
-            10 => STACK + (b & 0x1fff),
-            11 => (b as i8) as u32,
-            12 => 0x7fff_ffff + (b & 1),
-            _ => b >> (b & 31),
-        };
-        debug_assert!(!is_harness(first) || first == EXIT || a & 15 < 4 || a & 15 > 12);
-        let second = match a >> 4 & 7 {
-            0 | 1 => u32::from(USER_CS),
-            2 => u32::from(USER_DS),
-            3 => u32::from(ldt_selector((a >> 8 & 15) as u16)),
-            4 => a >> 16 & 0xff,
-            _ => a.rotate_left(9) ^ b,
-        };
-        chunk[..4].copy_from_slice(&first.to_le_bytes());
-        chunk[4..].copy_from_slice(&second.to_le_bytes());
+        let mut words = [
+            v as u32,
+            (v >> 32) as u32,
+            v.rotate_left(13) as u32,
+            v.rotate_left(45) as u32,
+        ];
+        // Two of four words from the table: an address and its selector side by side.
+        let from = v as usize & 63;
+        words[v as usize >> 6 & 3] = table[from];
+        words[((v as usize >> 6) + 1) & 3] = table[(v >> 8) as usize & 63];
+        for (to, word) in chunk.chunks_exact_mut(4).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
     }
 }

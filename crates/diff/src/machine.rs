@@ -259,6 +259,14 @@ impl Machine {
             if left.is_some() {
                 return Ok(self.broken());
             }
+            // A repeated store over its own bytes: hardware goes on with the new ones when it notices,
+            // after as many elements as it moves at once (SDM vol. 3, 12.1.3, self-modifying code).
+            if known && i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix()) {
+                let (now, m) = self.bytes_at(linear);
+                if m < i.len() || now[..i.len()] != bytes[..i.len()] {
+                    return Err(Dropped::Excluded(Reason::UndefinedResult));
+                }
+            }
             let trapped = in_kernel && self.vector() == 1;
             let completed = !in_kernel || trapped;
             if known && linear != EXIT {
@@ -370,6 +378,9 @@ impl Machine {
             0
         };
         let (eip, cs, eflags, esp, ss) = (pop(), pop() as u16, pop(), pop(), pop() as u16);
+        if cs & !3 == USER_CS64 & !3 {
+            return Err(Dropped::Excluded(Reason::EntersHost));
+        }
         let base = self.linear_base(cs);
         let cr2 = if vector == 14 { self.cpu.cr2 } else { 0 };
         let end = if vector == 14 && cr2 == EXIT && base.wrapping_add(eip) == EXIT {

@@ -114,8 +114,9 @@ impl Cpu {
             };
         let va = s.base.wrapping_add(offset);
         let (usable, inside) = (s.usable() && allowed, s.contains(offset, size));
-        // An access over the end of a 4 GiB segment is unaligned first (found on hardware).
-        let over_end = offset.checked_add(size - 1).is_none() && s.contains(offset, 1);
+        // An access over the end of a flat 4 GiB segment is unaligned first (found on hardware).
+        let over_end = s.base == 0 && offset.checked_add(size - 1).is_none();
+        let over_end = over_end && s.contains(offset, 1);
         let reached = usable && (inside || over_end);
         if reached && self.checks_alignment() && va & alignment(size) != 0 {
             return Err(self.raise_fault(Fault::with_code(fault::AC, 0)));

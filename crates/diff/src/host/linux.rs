@@ -461,6 +461,29 @@ fn watch(stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     })
 }
 
+/// An exception in 64-bit code: a crash of the harness. Says what it knows and ends the process,
+/// without the C library, whose thread-local data may be out of reach.
+fn die(words: &[u64]) -> ! {
+    let mut text = [b' '; 256];
+    let title = b"lowmem-diff: exception in the harness: case vector error rip cr2 eflags cs:\n";
+    let mut at = title.len();
+    text[..at].copy_from_slice(title);
+    for word in words {
+        for nibble in (0..16).rev() {
+            text[at] = b"0123456789abcdef"[(word >> (nibble * 4) & 15) as usize];
+            at += 1;
+        }
+        at += 1;
+    }
+    text[at] = b'\n';
+    // SAFETY: write(2) of a local buffer, then exit_group(70).
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") 1u64 => _, in("rdi") 2, in("rsi") text.as_ptr(),
+            in("rdx") at + 1, out("rcx") _, out("r11") _);
+        std::arch::asm!("syscall", in("rax") 231, in("rdi") 70, options(noreturn));
+    }
+}
+
 /// An exception in a case. Runs with whatever FS base the case left: no thread-local data here.
 extern "C" fn on_signal(signal: i32, _info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel's own context. The area is mapped while handlers are installed. For 32-bit
@@ -472,8 +495,15 @@ extern "C" fn on_signal(signal: i32, _info: *mut libc::siginfo_t, context: *mut 
         let area = AREA as usize as *mut Area;
         if cs == USER_CS64 {
             if signal != libc::SIGALRM {
-                // A crash of the harness: let it happen again, deadly.
-                libc::signal(signal, libc::SIG_DFL);
+                die(&[
+                    (*area).running.load(Ordering::Relaxed),
+                    reg(libc::REG_TRAPNO) as u64,
+                    reg(libc::REG_ERR) as u64,
+                    reg(libc::REG_RIP) as u64,
+                    reg(libc::REG_CR2) as u64,
+                    reg(libc::REG_EFL) as u64,
+                    reg(libc::REG_CSGSFS) as u64,
+                ]);
             }
             return;
         }
