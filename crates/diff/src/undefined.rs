@@ -252,13 +252,13 @@ pub fn touches_memory(i: &Instruction) -> bool {
 mod tests {
     use super::*;
     use crate::exclude;
-    use iced_x86::Code;
 
     /// The table says no more and no less than the decoder's own tables, whose source is the manual
     /// too; conditions are ours.
     #[test]
     fn the_table_agrees_with_the_decoder() {
-        for code in exclude::integer_forms().filter(|&c| c != Code::INVALID) {
+        // Those of ring 0 never complete here.
+        for code in exclude::integer_forms().filter(|c| c.op_code().cpl3()) {
             let m = code.mnemonic();
             let ours = TABLE
                 .iter()
@@ -266,7 +266,6 @@ mod tests {
                 .fold(0, |sum, l| sum | l.flags);
             let mut i = Instruction::default();
             i.set_code(code);
-            // A count above 1, so that the decoder's "one bit" cases do not apply.
             let theirs = eflags(i.rflags_undefined());
             assert_eq!(theirs & !ours, 0, "{code:?}: missing in the table");
         }
