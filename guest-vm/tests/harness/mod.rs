@@ -549,7 +549,6 @@ where
             pte: U::PTE,
             build: U::BUILD,
             page_cache: U::CACHE,
-            ..Axes::DEFAULT
         };
         let (page_offset, maxmem) = (axes.page_offset(), axes.maxmem());
         let low_frames = info.ram_frames.min(maxmem >> 12);
