@@ -95,6 +95,38 @@ pub enum Op {
     PageOut {
         which: prop::sample::Index,
     },
+    /// Reclaim everywhere, with every n-th trylock and page allocation failing (0: none); writes it begins stay under way.
+    Reclaim {
+        rounds: u32,
+        fail_trylock: u32,
+        fail_alloc: u32,
+    },
+    /// Swap off and on again.
+    SwapOff,
+    /// An operation that has so few pages that it may fail.
+    ForkWithFew {
+        pages: u32,
+    },
+    /// See `Remap`.
+    RemapWithFew {
+        at: u32,
+        pages: u32,
+        to: u32,
+        few: u32,
+    },
+}
+
+/// Operations under memory pressure.
+pub fn pressure_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => op(),
+        4 => (1u32..4, prop_oneof![3 => Just(0u32), 1 => 1u32..5], prop_oneof![3 => Just(0u32), 1 => 1u32..4])
+            .prop_map(|(rounds, fail_trylock, fail_alloc)| Op::Reclaim { rounds, fail_trylock, fail_alloc }),
+        1 => Just(Op::SwapOff),
+        1 => (0u32..24).prop_map(|pages| Op::ForkWithFew { pages }),
+        1 => (place(), 1u32..12, place(), 0u32..3)
+            .prop_map(|(at, pages, to, few)| Op::RemapWithFew { at, pages, to, few }),
+    ]
 }
 
 /// Addresses that often meet: few clusters of pages in the window.
@@ -150,6 +182,8 @@ pub struct World<R, U> {
     /// Ids of unnamed shared objects so far, in step with the kernel's.
     unnamed: u32,
     pub outcomes: BTreeMap<u32, u32>,
+    /// Pages that reclaim freed.
+    pub freed: u32,
 }
 
 impl<R: Scheme, U: Access> World<R, U> {
@@ -167,6 +201,7 @@ impl<R: Scheme, U: Access> World<R, U> {
             stamp: 0x1000_0000,
             unnamed: 0,
             outcomes: BTreeMap::new(),
+            freed: 0,
         }
     }
 
@@ -312,6 +347,54 @@ impl<R: Scheme, U: Access> World<R, U> {
                 let cached = swap_cached(k);
                 if !cached.is_empty() {
                     reclaim::pageout(k, pfn_to_page(k, cached[which.index(cached.len())]));
+                }
+            }
+            Op::Reclaim {
+                rounds,
+                fail_trylock,
+                fail_alloc,
+            } => {
+                let c = self.h.context();
+                c.fail_trylock.set(fail_trylock);
+                c.fail_alloc.set(fail_alloc);
+                for _ in 0..rounds {
+                    self.freed += reclaim::shrink_all(self.h.k, 0);
+                }
+                c.fail_trylock.set(0);
+                c.fail_alloc.set(0);
+            }
+            Op::SwapOff => {
+                let got = self.call(call::SWAPOFF, [0; 6]);
+                assert_eq!(got, 0, "swapoff");
+                assert_eq!(guest_vm::swap::usage(self.h.k).1, 0, "slots after swapoff");
+                assert_eq!(self.call(call::SWAPON, [0; 6]), 0);
+            }
+            Op::ForkWithFew { pages } => {
+                if self.spaces.len() < 6 {
+                    let child = self.next_pid;
+                    self.h.mailbox().child = child;
+                    self.h.context().alloc_budget.set(Some(pages));
+                    let got = self.call(call::FORK, [0; 6]);
+                    self.h.context().alloc_budget.set(None);
+                    if got == child {
+                        self.next_pid += 1;
+                        let copy = self.space().clone();
+                        self.spaces.insert(child, copy);
+                    }
+                }
+            }
+            Op::RemapWithFew { at, pages, to, few } => {
+                self.h.context().alloc_budget.set(Some(few));
+                self.remap(Self::range(at, pages), 0, to);
+                self.h.context().alloc_budget.set(None);
+                // A refused move may or may not have made a hole: make it.
+                let new = Self::range(to, pages);
+                if !new.clone().any(|p| self.space().contains_key(&p)) {
+                    let got = self.call(
+                        call::MUNMAP,
+                        [new.start << 12, (new.end - new.start) << 12, 0, 0, 0, 0],
+                    );
+                    assert_eq!(got, 0);
                 }
             }
         }

@@ -1,0 +1,118 @@
+//! Random histories under memory pressure: reclaim with injected failures, swap-in, swapoff, fork, mremap, remap_file_pages, mlock,
+//! the death of objects and exit, interleaved; after every operation all invariants of `check` hold, and nothing that a process
+//! wrote is ever lost. A scheme joins by one line.
+#![allow(missing_docs, reason = "a test")]
+
+mod harness;
+mod workload;
+
+use guest_vm::check;
+use guest_vm::page_alloc::{Gfp, ZoneKind, alloc_pages, zone};
+use guest_vm::reclaim::Version;
+use guest_vm::rmap::Scheme;
+use guest_vm::rmap::anon_vma::AnonVmaMap;
+use guest_vm::rmap::anonmm::AnonmmMap;
+use guest_vm::rmap::objrmap::Hybrid;
+use guest_vm::rmap::pte_chain::PteChains;
+use guest_vm::rmap::pte_chain_dl::DoubleChains;
+use guest_vm::rmap::pte_chain_v1::SingleChains;
+use harness::{Access, Direct, Harness, Split};
+use lowmem_abi::boot::BootInfo;
+use lowmem_abi::owner::Owner;
+use proptest::prelude::*;
+use workload::{Op, World, pressure_op};
+
+fn info<U: Access>(version: Version, file_vmas: u32) -> BootInfo {
+    BootInfo {
+        file_vmas,
+        swap_slots: 2048,
+        reclaim: version as u32,
+        ..Harness::<AnonVmaMap, U>::info(24)
+    }
+}
+
+/// One random history.
+fn history<R: Scheme, U: Access>(w: &mut World<R, U>, ops: &[Op]) {
+    for (i, op) in ops.iter().enumerate() {
+        w.apply(op);
+        if let Err(v) = check::all(w.h.k) {
+            panic!("after operation {i}, {op:?}: {v:?}");
+        }
+    }
+    w.read_all();
+    check::all(w.h.k).expect("after reading everything");
+    w.wind_up();
+    check::all(w.h.k).expect("after the end");
+    let scan = check::scan(w.h.k).expect("scan");
+    assert!(scan.pages.is_empty(), "pages still mapped");
+    assert_eq!(guest_vm::swap::usage(w.h.k).1, 0, "swap slots leaked");
+}
+
+/// Leaves only so many pages above the watermarks.
+fn take_all_but<R: Scheme, U: Access>(w: &World<R, U>, pages: u32) {
+    let k = w.h.k;
+    let above = || -> i64 {
+        ZoneKind::ALL
+            .iter()
+            .map(|z| zone::zone(k, *z))
+            .map(|z| i64::from(z.free_pages(k)) - i64::from(z.pages_high(k)))
+            .sum()
+    };
+    while above() > i64::from(pages) {
+        alloc_pages(k, Gfp::Kernel, 0, Owner::Kmalloc).expect("above the watermarks");
+    }
+}
+
+fn cases(n: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: n,
+        max_shrink_iters: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+macro_rules! schemes {
+    ($($name:ident: $scheme:ty, $access:ty, $version:ident, $file_vmas:literal;)*) => {
+        proptest! {
+            #![proptest_config(cases(16))]
+            $(
+            #[test]
+            fn $name(ops in prop::collection::vec(pressure_op(), 1..120)) {
+                let mut w = World::<$scheme, $access>::new(info::<$access>(Version::$version, $file_vmas));
+                history(&mut w, &ops);
+            }
+            )*
+        }
+        mod scarce {
+            use super::*;
+            proptest! {
+                #![proptest_config(cases(8))]
+                $(
+                #[test]
+                fn $name(ops in prop::collection::vec(pressure_op(), 60..160)) {
+                    let mut w = World::<$scheme, $access>::new(info::<$access>(Version::$version, $file_vmas));
+                    take_all_but(&w, 200);
+                    // Locked pages and too few others are a livelock, as they were.
+                    let ops: Vec<Op> = ops
+                        .into_iter()
+                        .filter(|op| !matches!(op, Op::Lock { .. } | Op::SwapOff))
+                        .collect();
+                    history(&mut w, &ops);
+                }
+                )*
+            }
+        }
+    };
+}
+
+schemes! {
+    anon_vma_2_6_7: AnonVmaMap, Direct, V2_6_7, 1;
+    anon_vma_2_6_8_list: AnonVmaMap, Split, V2_6_8, 0;
+    pte_chain_2_6_0: PteChains, Direct, V2_6_0, 0;
+    pte_chain_2_6_7: PteChains, Split, V2_6_7, 1;
+    anonmm_2_6_7: AnonmmMap, Direct, V2_6_7, 1;
+    objrmap_2_6_7: Hybrid, Direct, V2_6_7, 0;
+    pte_chain_v1_2_6_0: SingleChains, Direct, V2_6_0, 0;
+    pte_chain_dl_2_6_7: DoubleChains, Direct, V2_6_7, 1;
+}
