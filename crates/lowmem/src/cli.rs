@@ -133,7 +133,7 @@ pub(crate) struct AxisArgs {
     /// Locks: smp
     #[arg(long, value_delimiter = ',', value_name = "B")]
     pub(crate) build: Vec<String>,
-    /// Page reclaim: 2.6.7, 2.6.0, 2.6.8
+    /// Page reclaim: 2.6.7, 2.6.0, 2.6.8, 2.4 (with rmap swap_out)
     #[arg(long, value_delimiter = ',', value_name = "R")]
     pub(crate) reclaim: Vec<String>,
     /// TLB flush where page_referenced clears Accessed: off, on

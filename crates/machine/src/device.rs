@@ -9,6 +9,7 @@
 
 use emu_mmu::{Pfn, PhysMem};
 use lowmem_abi::port::{Transfer, TransferKind, file_word};
+use lowmem_report::DeviceUse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -119,6 +120,17 @@ impl Devices {
             k => return Err(DeviceError::Kind(k)),
         }
         Ok(())
+    }
+
+    /// What was transferred so far.
+    pub fn used(&self) -> DeviceUse {
+        DeviceUse {
+            swap_reads: self.swap_reads,
+            swap_writes: self.swap_writes,
+            file_reads: self.file_reads,
+            file_writes: self.file_writes,
+            slept_ms: self.slept_ms,
+        }
     }
 
     /// The words in a swap slot.

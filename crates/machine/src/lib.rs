@@ -52,4 +52,5 @@ mod user_copy;
 pub mod walk;
 
 pub use error::MachineError;
-pub use replay::{Check, ReplayOptions, replay, replay_keeping};
+pub use machine::Eviction;
+pub use replay::{Check, ReplayOptions, replay, replay_evictions, replay_keeping};

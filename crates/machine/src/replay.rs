@@ -8,7 +8,7 @@ use crate::drive_native::Stop;
 use crate::error::{MachineError, describe};
 use crate::identity::{DeadTasks, KeptMemory};
 use crate::image::{Image, ImageError};
-use crate::machine::{CpuFacts, Machine, want_of_memory};
+use crate::machine::{CpuFacts, Eviction, Machine, want_of_memory};
 use crate::replayer::{Pause, PauseAfter, ReplayError, Replayer};
 use emu_cpu::{Engine, Via};
 use lowmem_abi::probe::Probe;
@@ -127,6 +127,20 @@ pub fn replay_keeping(
     let peak = run.peak_digest;
     let (machine, measurement) = run.into_parts(ending, began)?;
     Ok((measurement, machine.into_memory(peak)))
+}
+
+/// Replays as [`replay`] does, natively, and tells which pages reclaim freed, in order: what schemes are compared by.
+pub fn replay_evictions(
+    trace: &Trace,
+    config: &Config,
+    options: &ReplayOptions,
+    progress: &dyn Progress,
+) -> Result<(Measurement, Vec<Eviction>), MachineError> {
+    let began = Instant::now();
+    let mut run = Run::new(trace, config, options, progress)?;
+    let ending = run.go()?;
+    let (machine, measurement) = run.into_parts(ending, began)?;
+    Ok((measurement, machine.evictions().to_vec()))
 }
 
 /// How the CPU of a configuration is made.
@@ -379,6 +393,7 @@ impl<'a> Run<'a> {
             kmap_wraps,
             lowmem: self.lowmem,
             unmap: self.unmap,
+            devices: self.machine.host.devices.used(),
             memory_hash: complete.then_some(self.hash),
             host: HostStats {
                 seconds: began.elapsed().as_secs_f64(),

@@ -5,12 +5,18 @@
 
 use guest_vm::axes::{Axes, BuildKind, CacheKind, MapKind, PteKind, SplitKind};
 use lowmem_report::Config;
-use lowmem_report::config::{Build, Highpte, PageCache, Rmap, Split};
+use lowmem_report::config::{Build, Highpte, PageCache, Reclaim, Rmap, Split};
 
 /// The axes of a configuration; `Err` names a value that no image can have.
 pub fn axes_of(config: &Config) -> Result<Axes, String> {
     if config.rmap == Rmap::PteChainV1 && config.highpte == Highpte::On {
         return Err("rmap pte_chain_v1 with highpte on: its kernels had no HIGHPTE".to_owned());
+    }
+    if config.reclaim == Reclaim::V2_4 && config.rmap != Rmap::SwapOut {
+        return Err(format!(
+            "reclaim 2.4 unmaps by scanning page tables: it needs rmap swap_out, not {}",
+            config.rmap
+        ));
     }
     Ok(Axes {
         rmap: match config.rmap {

@@ -133,7 +133,7 @@ axis! {
         /// Linux 2.6.8.
         V2_6_8: "2.6.8", Built;
         /// Linux 2.4.
-        V2_4: "2.4", Planned;
+        V2_4: "2.4", Built;
     }
 }
 

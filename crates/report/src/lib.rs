@@ -37,8 +37,8 @@ pub mod verdict;
 
 pub use config::{Config, ConfigError};
 pub use measurement::{
-    EventCounts, HostStats, LowmemUse, Measurement, Mode, Operation, OperationCount, Outcome,
-    Owner, UnmapEnd, UnmapMeasure, UnmapPart, UnmapSample, UnmapSource,
+    DeviceUse, EventCounts, HostStats, LowmemUse, Measurement, Mode, Operation, OperationCount,
+    Outcome, Owner, UnmapEnd, UnmapMeasure, UnmapPart, UnmapSample, UnmapSource,
 };
 pub use progress::{Progress, Silent};
 pub use result::{Document, TraceSummary, UserWork};

@@ -283,6 +283,21 @@ pub struct HostStats {
     pub instructions: u64,
 }
 
+/// What reclaim and the page cache asked of the devices during the replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeviceUse {
+    /// Pages read from swap.
+    pub swap_reads: u64,
+    /// Pages written to swap.
+    pub swap_writes: u64,
+    /// Pages read from files.
+    pub file_reads: u64,
+    /// Pages written to files.
+    pub file_writes: u64,
+    /// Milliseconds that the kernel slept for want of memory, in the VM's time; the CPU is idle then.
+    pub slept_ms: u64,
+}
+
 /// Everything a replay of one configuration measured.
 #[derive(Debug, Clone)]
 pub struct Measurement {
@@ -304,6 +319,8 @@ pub struct Measurement {
     pub lowmem: LowmemUse,
     /// Unmap probe.
     pub unmap: UnmapMeasure,
+    /// Page transfers and naps.
+    pub devices: DeviceUse,
     /// Hash of everything the processes wrote; `None` unless complete.
     pub memory_hash: Option<u128>,
     /// What the host did.
@@ -325,6 +342,7 @@ impl Measurement {
             unmap: UnmapMeasure::None {
                 reason: "the run was refused".to_owned(),
             },
+            devices: DeviceUse::default(),
             memory_hash: None,
             host: HostStats::default(),
         }

@@ -8,7 +8,7 @@
 
 use crate::balance::{self, Balance};
 use crate::explain::{self, Explanation};
-use crate::measurement::{Measurement, Mode, Operation, Outcome, Owner, UnmapSource};
+use crate::measurement::{DeviceUse, Measurement, Mode, Operation, Outcome, Owner, UnmapSource};
 use crate::unmap::Unmap;
 use crate::{Config, LowmemUse};
 use lowmem_cost::{Account, Cause, Event, Preset, Side, Variant};
@@ -225,6 +225,8 @@ pub struct Row {
     pub lowmem: Lowmem,
     /// Unmap measurement.
     pub unmap: Unmap,
+    /// Page transfers and naps of the kernel.
+    pub devices: DeviceUse,
     /// By kind of operation.
     pub operations: Ordered<OperationRow>,
     /// Hash of everything the processes wrote, hexadecimal; null unless complete.
@@ -286,6 +288,7 @@ impl Row {
             tlb: Tlbs::new(&m.account, m.kmap_wraps),
             lowmem: Lowmem::new(&m.lowmem),
             unmap: Unmap::new(&m.unmap, preset),
+            devices: m.devices,
             operations: operations(m, preset),
             memory_hash: m.memory_hash.map(|h| format!("{h:032x}")),
             spread: None,

@@ -258,7 +258,10 @@ pub fn shrink_all<K: Kernel>(k: K, priority: u32) -> u32 {
     each_zone(k, ZoneKind::HighMem as u32, |z| {
         z.set_prev_priority(k, priority);
         match version(k) {
-            Version::V2_6_0 => scan::shrink_zone_2_6_0(k, z, &mut c, u32::MAX >> 1),
+            Version::V2_6_0 => {
+                let wanted = z.nr_inactive(k) / 2 + SWAP_CLUSTER_MAX;
+                scan::shrink_zone_2_6_0(k, z, &mut c, wanted);
+            }
             Version::V2_6_7 | Version::V2_6_8 => scan::shrink_zone(k, z, &mut c),
             Version::V2_4 => {
                 c.reclaimed += scan::shrink_zone_2_4(k, z, c.gfp, (1, SWAP_CLUSTER_MAX));
