@@ -7,6 +7,7 @@
 //!
 //! Invariant: reading a page gives what was last written to it, on every clone on its own.
 
+use crate::disk::DiskModel;
 use emu_mmu::{Pfn, PhysMem};
 use lowmem_abi::port::{Transfer, TransferKind, file_word};
 use lowmem_report::DeviceUse;
@@ -38,6 +39,28 @@ pub struct Devices {
     pub swap_writes: u64,
     /// Milliseconds that the kernel slept.
     pub slept_ms: u64,
+    swap_time: SwapTime,
+}
+
+/// How long the swap device was busy: [`DiskModel`], in the order in which the kernel asked. It is waiting, not work of the CPU.
+#[derive(Debug, Clone, Copy, Default)]
+struct SwapTime {
+    /// Slot behind the head.
+    next: u32,
+    seeks: u64,
+    us: u64,
+}
+
+impl SwapTime {
+    fn transfer(&mut self, slot: u32) {
+        let disk = DiskModel::BARRACUDA_7200_7;
+        if slot != self.next {
+            self.seeks += 1;
+            self.us += disk.seek_us + disk.rotation_us;
+        }
+        self.us += disk.page_us;
+        self.next = slot + 1;
+    }
 }
 
 /// A page of a file on the disk.
@@ -106,6 +129,7 @@ impl Devices {
             }
             k if k == TransferKind::SwapRead as u32 => {
                 self.swap_reads += 1;
+                self.swap_time.transfer(t.index);
                 let words = self
                     .swap
                     .get(&t.index)
@@ -114,6 +138,7 @@ impl Devices {
             }
             k if k == TransferKind::SwapWrite as u32 => {
                 self.swap_writes += 1;
+                self.swap_time.transfer(t.index);
                 let words: Words = mem.page_words(pfn).collect();
                 self.swap.insert(t.index, words);
             }
@@ -130,6 +155,8 @@ impl Devices {
             file_reads: self.file_reads,
             file_writes: self.file_writes,
             slept_ms: self.slept_ms,
+            swap_seeks: self.swap_time.seeks,
+            swap_us: self.swap_time.us,
         }
     }
 

@@ -290,6 +290,10 @@ pub struct DeviceUse {
     pub swap_reads: u64,
     /// Pages written to swap.
     pub swap_writes: u64,
+    /// Times the swap device had to seek: a slot that was not the one behind the last.
+    pub swap_seeks: u64,
+    /// Microseconds it was busy, by the disk model (seek, half a revolution, transfer); waiting, not cycles.
+    pub swap_us: u64,
     /// Pages read from files.
     pub file_reads: u64,
     /// Pages written to files.

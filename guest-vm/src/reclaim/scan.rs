@@ -358,7 +358,8 @@ pub fn shrink_zone_2_4<K: Kernel>(
     lru_add_drain(k);
     let ratio = mul_div(wanted, z.nr_active(k), (z.nr_inactive(k) + 1) * 2);
     refill_inactive_2_4(k, z, ratio);
-    let mut scan = z.nr_inactive(k) / priority;
+    // Checked: the image has no panic path for a division.
+    let mut scan = z.nr_inactive(k).checked_div(priority).unwrap_or(0);
     let mut mapped_left = wanted << (9 - priority);
     let (mut freed, mut swapped) = (0, false);
     while scan > 0 && freed < wanted && !swapped && !z.inactive_list(k).is_empty(k) {
@@ -379,7 +380,8 @@ pub fn shrink_zone_2_4<K: Kernel>(
     }
     mod_page_state(k, State::PgSteal, freed);
     if swapped || freed < wanted {
-        freed += K::Rmap::swap_out(k, z, priority);
+        // What it unmaps is met, and freed, by a later pass.
+        K::Rmap::swap_out(k, z, priority);
     }
     freed
 }
