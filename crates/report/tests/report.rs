@@ -137,6 +137,7 @@ fn measurement(rmap: Rmap, split: Split, calls: u64, faults: u64) -> Measurement
             source: UnmapSource::Probe,
             samples,
         },
+        devices: DeviceUse::default(),
         memory_hash: Some(0x1234_5678_9abc),
         host: HostStats::default(),
     }
