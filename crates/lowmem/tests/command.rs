@@ -62,10 +62,6 @@ fn what_is_planned_is_answered_with_its_name() {
             "lowmem: cluster 2: not yet",
         ),
         (
-            &["compare", t, "--reclaim", "2.6.8"],
-            "lowmem: reclaim 2.6.8: not yet",
-        ),
-        (
             &["compare", t, "--cpu", "zen4"],
             "lowmem: cpu zen4: not yet",
         ),
