@@ -39,7 +39,8 @@ pub(crate) struct Options {
     /// Stop after this many differences (one is shown for each last instruction)
     #[arg(long, default_value_t = 1)]
     differences: usize,
-    /// Print the result as JSON on stdout
+    /// Print the result as JSON on stdout: counts of compared, generated, dropped (by reason) and unstable cases, ends by
+    /// vector, `coverage` (by form: executed, and completed without a fault), `untested` forms, the table `excluded`
     #[arg(long)]
     json: bool,
     /// Be the worker of this number
