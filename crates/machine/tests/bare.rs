@@ -4,6 +4,7 @@ use emu_cpu::Engine;
 use lowmem_cost::Geometry;
 use lowmem_machine::bare::{Bare, BareImage, BareOptions, ClockTime, End, Format};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 /// Work after which a case ends.
 const WORK: u64 = 20_000;
@@ -135,6 +136,29 @@ proptest! {
             machine.run(WORK);
         }
     }
+}
+
+/// The fuzz target's work a case, in the tree: `cargo test --release -p lowmem-machine --test bare -- --ignored`.
+#[test]
+#[ignore = "minutes"]
+fn random_code_runs_for_ten_million_instructions() {
+    const MOST: u64 = 10_000_000;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut ends = std::collections::BTreeMap::new();
+    for case in 0..200 {
+        let code = code().new_tree(&mut runner).unwrap().current();
+        let image = if case % 2 == 0 {
+            rom(&code)
+        } else {
+            flat(&code)
+        };
+        let mut machine = Bare::new(&image, &options(Engine::Fast)).unwrap();
+        let end = machine.run(MOST).map(|end| format!("{end:?}"));
+        let kind = end.map_or("limit".to_owned(), |e| e.chars().take(8).collect());
+        *ends.entry(kind).or_insert(0) += 1;
+        assert!(machine.work() < MOST + (1 << 28));
+    }
+    println!("{ends:?}");
 }
 
 /// Every slice length gives the same run.

@@ -188,7 +188,7 @@ fn from_bcd(v: u16) -> u16 {
 }
 
 fn to_bcd(v: u16) -> u16 {
-    v % 10 | v / 10 % 10 << 4 | v / 100 % 10 << 8 | v / 1000 % 10 << 12
+    (v % 10) | (v / 10 % 10) << 4 | (v / 100 % 10) << 8 | (v / 1000 % 10) << 12
 }
 
 /// The three channels and port 61h.
@@ -229,7 +229,7 @@ impl Pit {
             // Refresh toggles every 15 us, 18 clocks.
             0x61 => {
                 let output = u8::from(self.channels[2].output(now)) << 5;
-                self.port61 | output | u8::from(now / 18 & 1 != 0) << 4
+                self.port61 | output | u8::from((now / 18) & 1 != 0) << 4
             }
             _ => 0xff,
         }
