@@ -96,9 +96,10 @@ fn reclaim_2_4_needs_the_scan() {
 }
 
 /// Eviction order of the storm in 24 MB.
-fn order(rmap: Rmap) -> Vec<Eviction> {
+fn order(rmap: Rmap, file_vmas: FileVmas) -> Vec<Eviction> {
     let config = Config {
         rmap,
+        file_vmas,
         ram_bytes: 24 << 20,
         ..Config::default()
     };
@@ -110,11 +111,23 @@ fn order(rmap: Rmap) -> Vec<Eviction> {
 
 #[test]
 fn evictions_are_deterministic() {
-    let a = order(Rmap::AnonVma);
+    let a = order(Rmap::AnonVma, FileVmas::PrioTree);
     assert!(a.len() > 1000);
-    assert_eq!(a, order(Rmap::AnonVma));
+    assert_eq!(a, order(Rmap::AnonVma, FileVmas::PrioTree));
     assert!(a.iter().any(|e| matches!(e, Eviction::File { .. })));
     assert!(a.iter().any(|e| matches!(e, Eviction::Swap { .. })));
+}
+
+/// How a page's vmas are found does not decide which page goes.
+#[test]
+fn lists_and_prio_trees_evict_in_one_order() {
+    for rmap in [Rmap::AnonVma, Rmap::PteChain] {
+        assert_eq!(
+            order(rmap, FileVmas::PrioTree),
+            order(rmap, FileVmas::List),
+            "{rmap}"
+        );
+    }
 }
 
 /// Private memory of twice the RAM, all locked: reclaim can do nothing although swap is free.
