@@ -95,6 +95,10 @@ pub struct Session {
 }
 
 /// What came of a case.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on the stack of the loop"
+)]
 enum Verdict {
     Same,
     Dropped(Dropped),

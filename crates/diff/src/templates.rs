@@ -153,9 +153,7 @@ impl Template {
             out.push(0x67);
             address16 = true;
         }
-        if self.string && r.percent(60) {
-            out.push(r.pick(&[0xf2, 0xf3]));
-        } else if r.percent(1) {
+        if self.string && r.percent(60) || r.percent(1) {
             out.push(r.pick(&[0xf2, 0xf3]));
         }
         let lock = self.lockable && r.percent(30) || r.percent(1);

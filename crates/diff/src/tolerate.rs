@@ -138,8 +138,11 @@ pub fn judge(last: Option<&Executed>, host: &Outcome, reference: &Outcome) -> Ju
 fn at_same_place(host: &Outcome, reference: &Outcome) -> bool {
     let place = |o: &Outcome| match o.end {
         End::Fault {
-            vector, eip, cs, ..
-        } if matches!(vector, 12..=14 | 17) => Some((eip, cs, o.regs[ESP])),
+            vector: 12..=14 | 17,
+            eip,
+            cs,
+            ..
+        } => Some((eip, cs, o.regs[ESP])),
         _ => None,
     };
     place(host).is_some() && place(host) == place(reference)
