@@ -141,6 +141,11 @@ impl SetTable {
         rest.find(|&(s, &t)| t == key && accept(s)).map(|(s, _)| s)
     }
 
+    /// A slot in the set of `slot`, with its key, that pleases `accept`.
+    pub(crate) fn find_like(&self, slot: u32, accept: impl Fn(u32) -> bool) -> Option<u32> {
+        self.find_where(slot / self.ways, self.tag(slot), accept)
+    }
+
     /// Records a use of a slot.
     #[inline(always)]
     pub(crate) fn touch(&mut self, slot: u32) {

@@ -8,7 +8,8 @@
 //! Only the first level is shadowed; the classes split first-level misses. A page is *cold* until a translation of it was
 //! first kept, so a faulting first touch and its retry both count as cold.
 //!
-//! Invariant: misses - shadow misses = flush + remap - spared.
+//! Invariant: misses - shadow misses = flush + remap - spared; under one root a page is held at most once, so that a way to its slot
+//! ([`crate::host_tlb`]) and a search find the same.
 
 use crate::addr::{Region, VirtAddr};
 use crate::entry::TlbEntry;
@@ -150,6 +151,10 @@ impl Shadow {
     }
 
     fn insert(&mut self, va: VirtAddr, entry: TlbEntry) -> u32 {
+        if entry.has(TlbEntry::G) {
+            // It is seen under every root: what other roots had there must not be seen beside it.
+            self.tlb.invalidate(va);
+        }
         let (slot, _) = self
             .tlb
             .insert(va, entry)
@@ -171,14 +176,19 @@ impl Shadow {
     pub(crate) fn load_other(&mut self, root: u32) {
         self.flush_user();
         if root != self.root {
+            let old = std::mem::replace(&mut self.root, root);
             let slots: Vec<u32> = self.tlb.filled().collect();
             for slot in slots {
-                let tag = &mut self.roots[slot as usize];
-                if *tag == self.root {
-                    *tag = root;
+                if self.roots[slot as usize] != old {
+                    continue;
+                }
+                if self.tlb.find_like(slot, |s| self.visible(s)).is_some() {
+                    // The new root has this page already.
+                    self.tlb.clear(slot);
+                } else {
+                    self.roots[slot as usize] = root;
                 }
             }
-            self.root = root;
         }
     }
 

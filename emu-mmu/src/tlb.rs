@@ -99,6 +99,19 @@ impl Tlb {
         }
     }
 
+    /// Another slot with the key of `slot` that pleases `accept`.
+    pub(crate) fn find_like(&self, slot: u32, accept: impl Fn(u32) -> bool) -> Option<u32> {
+        let other = |s: u32| s != slot && accept(s);
+        match &self.large {
+            Large::Separate(t) if slot as usize >= self.small.len() => {
+                let first = self.small.len() as u32;
+                let found = t.find_like(slot - first, |s| other(s + first))?;
+                Some(found + first)
+            }
+            _ => self.small.find_like(slot, other),
+        }
+    }
+
     /// What is kept in a slot.
     #[inline(always)]
     pub(crate) fn entry(&self, slot: u32) -> TlbEntry {

@@ -497,3 +497,34 @@ fn an_odd_geometry_is_an_error() {
     g.dram_page_bytes = 0;
     assert!(Mmu::new(mem(), &g).is_err());
 }
+
+/// A page that is global under one root and not under the other: the shadow must not hold it twice, or shortcut and search use
+/// different copies.
+#[test]
+fn a_page_global_under_one_root_only() {
+    let va = VirtAddr(3_223_318_528);
+    let p = Privilege::User;
+    let ops = [
+        Op::Mode(PagingMode::Bits32, 1),
+        Op::Modify(va, 1, 0),
+        Op::Read(VirtAddr(20480), 1),
+        Op::Write(VirtAddr(2_093_056), 1, 0),
+        Op::Cr3(0, Cr3Load::Split),
+        Op::Write(va, 1, 0),
+        Op::Cr3(1, Cr3Load::Split),
+        Op::Movs(va.wrapping_add(1), va, 1, 1),
+        Op::Movs(VirtAddr(27193), VirtAddr(2_156_548), 2, 1024),
+        Op::Read(VirtAddr(36857), 8),
+        Op::Read(va, 1),
+    ];
+    for g in &geometries() {
+        let mut fast = Mmu::new(memory(&[]), g).unwrap();
+        let mut slow = Mmu::reference(memory(&[]), g).unwrap();
+        enable(&mut fast);
+        enable(&mut slow);
+        for op in &ops {
+            assert_eq!(apply(&mut fast, op, p), apply(&mut slow, op, p), "{op:?}");
+            assert_eq!(fast.account, slow.account, "{op:?}");
+        }
+    }
+}
