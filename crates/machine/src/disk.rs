@@ -120,7 +120,7 @@ mod tests {
                 })
                 .collect();
             let mut shuffled: Vec<_> = drawn.into_iter().collect();
-            shuffled.sort_by_key(|&(file, i)| mix(seed, u64::from(file) << 32 | u64::from(i), 2));
+            shuffled.sort_by_key(|&(file, i)| mix(seed, (u64::from(file) << 32) | u64::from(i), 2));
             let shuffled = log(&shuffled);
             let noop = DISK.time(&shuffled, Elevator::Noop);
             let sorted = DISK.time(&shuffled, Elevator::Sorted(shuffled.len()));

@@ -126,7 +126,7 @@ fn inodes<K: Kernel>(k: K, files: &[(u32, Low<Inode>, bool)]) -> Result<(), Viol
             Some(listed) => {
                 let flag = inode.i_state(k) & I_DIRTY_PAGES != 0;
                 let busy = inode.i_state(k) & crate::writeback::inode::I_LOCK != 0;
-                if (*any && !flag && !busy) || (flag && !listed && !busy) {
+                if !busy && ((*any && !flag) || (flag && !listed)) {
                     return Err(wrong(*id, inode.i_state(k), "dirty pages, clean inode"));
                 }
             }

@@ -91,6 +91,9 @@ pub struct Counts {
     pub faults: u64,
 }
 
+/// Pages of files by file and index.
+type Disk = HashMap<(u32, u32), Box<[u32; 1024]>>;
+
 /// One machine's memory and devices. Leaked, so that the handle can be `Copy` without a lifetime.
 pub struct Context {
     base: *mut u8,
@@ -102,7 +105,7 @@ pub struct Context {
     high: RefCell<HashMap<u32, Box<[u32; 1024]>>>,
     swap: RefCell<HashMap<u32, Box<[u32; 1024]>>>,
     /// File pages on disk, by file and index, and from which page on a file reads as zeros.
-    pub disk: RefCell<HashMap<(u32, u32), Box<[u32; 1024]>>>,
+    pub disk: RefCell<Disk>,
     pub ends: RefCell<HashMap<u32, u32>>,
     /// File pages in the order they were submitted.
     pub written: RefCell<Vec<(u32, u32)>>,
