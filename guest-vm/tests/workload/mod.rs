@@ -4,6 +4,7 @@
 //! the caller may check all invariants; each read is compared.
 
 #![allow(
+    dead_code,
     unreachable_pub,
     missing_debug_implementations,
     reason = "part of a test"
