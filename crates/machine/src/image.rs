@@ -44,17 +44,24 @@ pub enum ImageError {
     },
 }
 
+macro_rules! archives {
+    ($($rmap:literal)*) => {
+        &[$(($rmap, include_bytes!(concat!("../../../guest-vm/images/", $rmap, ".zst")))),*]
+    };
+}
+
 /// The committed archives, by reverse map.
-const COMMITTED: &[(&str, &[u8])] = &[
-    (
-        "anon_vma",
-        include_bytes!("../../../guest-vm/images/anon_vma.zst"),
-    ),
-    (
-        "pte_chain",
-        include_bytes!("../../../guest-vm/images/pte_chain.zst"),
-    ),
-];
+const COMMITTED: &[(&str, &[u8])] = archives!(
+    "anon_vma"
+    "pte_chain"
+    "anonmm"
+    "pte_chain_v1"
+    "pte_chain_dl"
+    "objrmap"
+    "anon_vma_rfc"
+    "swap_out"
+    "anon_vma_chain"
+);
 
 /// A loadable kernel.
 #[derive(Debug, Clone)]

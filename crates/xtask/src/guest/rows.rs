@@ -116,19 +116,45 @@ pub(super) fn parse(name: &str) -> Option<Row> {
 /// Images besides: lists of dirty pages, as kernels before 2.6.6 had them, and with the default's reverse map to compare.
 const BESIDES: &[&str] = &["anon_vma-3g1g-lists", "pte_chain-3g1g-lists"];
 
-/// Every image that is committed, by name.
+/// Images beside `RMAP-3g1g` and `RMAP-4g4g`, with and without highpte, that every reverse map has: what kernel presets stand for
+/// (lists), and the other splits and builds for the schemes most compared.
+const COMMITTED_TOO: &[&str] = &[
+    "swap_out-3g1g-lists",
+    "swap_out-4g4g-lists",
+    "pte_chain-3g1g-lists",
+    "pte_chain-4g4g-lists",
+    "pte_chain-4g4g-highpte-lists",
+    "anon_vma-3g1g-lists",
+    "anon_vma-4g4g-lists",
+    "anon_vma-3g1g-up",
+    "anon_vma-4g4g-up",
+    "pte_chain-3g1g-up",
+    "pte_chain-4g4g-up",
+    "anon_vma-2g2g",
+    "anon_vma-1g3g",
+    "pte_chain-2g2g",
+    "pte_chain-1g3g",
+];
+
+/// Every image that is committed, in order of name within a reverse map.
 pub(super) fn committed() -> Vec<Row> {
     let mut rows = Vec::new();
     for Scheme(rmap, ..) in SCHEMES {
         for split in ["3g1g", "4g4g"] {
             rows.push(format!("{rmap}-{split}"));
+            if *rmap != NARROW {
+                rows.push(format!("{rmap}-{split}-highpte"));
+            }
         }
     }
-    rows.extend(BESIDES.iter().map(|name| (*name).to_owned()));
+    rows.extend(COMMITTED_TOO.iter().map(|name| (*name).to_owned()));
     rows.iter()
         .map(|name| parse(name).expect("a name of the table"))
         .collect()
 }
+
+/// The scheme whose elements have no room for a pte in high memory.
+const NARROW: &str = "pte_chain_v1";
 
 /// The reverse maps, in the table's order.
 pub(super) fn schemes() -> impl Iterator<Item = &'static str> {
