@@ -154,7 +154,7 @@ impl Cmos {
     fn coded(&self, value: u64) -> u8 {
         match self.bytes[0x0b] & 4 != 0 {
             true => value as u8,
-            false => ((value / 10) << 4 | value % 10) as u8,
+            false => (((value / 10) << 4) | (value % 10)) as u8,
         }
     }
 

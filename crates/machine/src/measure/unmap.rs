@@ -193,7 +193,7 @@ fn point(config: &Config, case: Case, n: u32) -> Result<UnmapPoint, MachineError
         operation,
         reason: format!("{} with {n}: {what}", case.name()),
     };
-    let parent = replayer.living_spaces().into_iter().map(|s| s.1).min();
+    let parent = replayer.living_spaces().map(|s| s.1).min();
     let parent = parent.ok_or_else(|| lost("nobody lives"))?;
     let frame = |m: &Machine, va: u32| frame_of(m, parent, va).ok_or_else(|| lost("no pte"));
     let (warm, page) = (frame(&machine, warm)?, frame(&machine, at)?);

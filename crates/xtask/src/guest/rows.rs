@@ -113,9 +113,6 @@ pub(super) fn parse(name: &str) -> Option<Row> {
     })
 }
 
-/// Images besides: lists of dirty pages, as kernels before 2.6.6 had them, and with the default's reverse map to compare.
-const BESIDES: &[&str] = &["anon_vma-3g1g-lists", "pte_chain-3g1g-lists"];
-
 /// Images beside `RMAP-3g1g` and `RMAP-4g4g`, with and without highpte, that every reverse map has: what kernel presets stand for
 /// (lists), and the other splits and builds for the schemes most compared.
 const COMMITTED_TOO: &[&str] = &[
