@@ -1,7 +1,7 @@
 //! Addresses and frame numbers as types: no raw integer crosses a module boundary.
 //!
 //! A linear ("virtual") address has 32 bits; a physical address up to 52, of which at most 36 reach RAM here. Pages are
-//! 4 KiB, large pages the [`Region`] of a directory entry: 2 MiB under PAE, 4 MiB in 32-bit paging. Invariant: arithmetic on [`VirtAddr`] wraps at 4 GiB as the CPU's does.
+//! 4 KiB, large pages the `Region` of a directory entry: 2 MiB under PAE, 4 MiB in 32-bit paging. Invariant: arithmetic on [`VirtAddr`] wraps at 4 GiB as the CPU's does.
 
 /// Bytes of a page.
 pub const PAGE_SIZE: u32 = 4096;

@@ -11,7 +11,7 @@
 //! | [`track`] | what a mapping knows of its dirty pages and of those being written, with tags and with lists |
 //! | [`lists`] | the four lists of 2.6.0 |
 //! | [`truncate`] | pages behind a file's new end: out of page tables, out of the cache |
-//! | [`write`] | write() |
+//! | [`mod@write`] | write() |
 //!
 //! Invariant: a page with a mapping is in that mapping's tree at its index and holds one reference for it.
 

@@ -7,7 +7,7 @@
 //! | [`kswapd`] | balance_pgdat, run at a return to user mode |
 //! | [`shrinker`] | slab caches that can be shrunk: files nobody uses |
 //! | [`oom`] | when a request has failed for good: out_of_memory, livelock |
-//! | [`unmap_probe`] | one page through the steps, for measurement |
+//! | [`mod@unmap_probe`] | one page through the steps, for measurement |
 //!
 //! This file has the state, the parameters and direct reclaim (try_to_free_pages). Which version runs is a boot parameter; the
 //! differences are those of the fact sheet ("2.6.0 against 2.6.7 vmscan"). Left out: laptop mode, software suspend, NUMA,

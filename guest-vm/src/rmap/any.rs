@@ -1,7 +1,7 @@
 //! Every reverse map behind one type, chosen by the handle's axes: native only (decision D11).
 //!
 //! An image has one scheme compiled in; the host program has one copy of the kernel that serves them all, or its size and build time
-//! would grow with the table of images. [`for_scheme`] holds the only list of schemes.
+//! would grow with the table of images. `for_scheme!` holds the only list of schemes.
 //!
 //! Invariant: nothing is decided here; each function calls the same function of the scheme that the axes name.
 
