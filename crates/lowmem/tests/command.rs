@@ -54,8 +54,7 @@ fn what_is_planned_is_answered_with_its_name() {
     let (_dir, path) = trace();
     let t = text(&path);
     for (args, message) in [
-        (&["run", "x.elf"][..], "lowmem: run: not yet"),
-        (&["validate"], "lowmem: validate: not yet"),
+        (&["validate"][..], "lowmem: validate: not yet"),
         (&["trace", "upgrade", t], "lowmem: trace upgrade: not yet"),
         (
             &["compare", t, "--cluster", "2"],
