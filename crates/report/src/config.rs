@@ -343,8 +343,32 @@ impl Config {
         Ok(())
     }
 
+    /// A row among historic kernels: the kernel's name, what was set apart from it, and what no kernel decides.
+    fn kernel_label(&self, base: &Config) -> String {
+        let mut label = self.kernel.to_string();
+        for (axis, value) in &self.overrides {
+            label.push_str(&format!(" {axis} {value}"));
+        }
+        for (differs, text) in [
+            (self.cpu != base.cpu, self.cpu.clone()),
+            (self.ram_bytes != base.ram_bytes, bytes(self.ram_bytes)),
+            (self.entry != base.entry, self.entry.to_string()),
+            (self.seed != base.seed, format!("seed {}", self.seed)),
+        ] {
+            if differs {
+                label.push(' ');
+                label.push_str(&text);
+            }
+        }
+        label
+    }
+
     /// A short name for tables: `anon_vma 4g4g`, and what else differs from `base`.
     pub fn label(&self, base: &Config) -> String {
+        let kernels = [self.kernel, base.kernel];
+        if kernels.iter().any(|&k| k != Kernel::default()) {
+            return self.kernel_label(base);
+        }
         let mut label = format!("{} {}", self.rmap, self.split);
         let mut add = |differs: bool, text: String| {
             if differs {
@@ -464,5 +488,18 @@ mod tests {
         ] {
             assert_eq!(parse_bytes(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn rows_of_kernels_are_named_by_their_kernel() {
+        use crate::kernels::config_of;
+        let base = config_of(Kernel::V2_6_6);
+        let mut other = config_of(Kernel::V2_6_7);
+        assert_eq!(
+            (base.label(&base), other.label(&base)),
+            ("2.6.6".to_owned(), "2.6.7".to_owned())
+        );
+        other.overrides.insert("hz".to_owned(), "100".to_owned());
+        assert_eq!(other.label(&base), "2.6.7 hz 100");
     }
 }
