@@ -397,9 +397,11 @@ impl OnTask<'_> {
     pub fn shmat(&mut self, segment: SegmentId) -> u32 {
         let len = self.builder.writer.header().segments[segment.0 as usize].bytes;
         let result = self.gap(len);
+        // With a base of its own the program says where: the kernel's search begins elsewhere.
+        let own = self.builder.unmapped_base != TASK_UNMAPPED_BASE;
         self.op(Call::Shmat {
             segment,
-            hint: 0,
+            hint: if own { result } else { 0 },
             prot: Prot::RW,
             result,
         });
