@@ -98,15 +98,16 @@ impl Mmu {
             .data_page(from, AccessKind::Read, p)
             .and_then(|source| {
                 self.data_lines(source, size, Purpose::Load);
-                Ok((source, self.data_page(to, AccessKind::Write, p)?))
+                // Read before the target's walk, which may mark an entry dirty that lies in the source.
+                let value = self.get(source, size);
+                Ok((source, value, self.data_page(to, AccessKind::Write, p)?))
             });
-        let (source, target) = match pages {
+        let (source, value, target) = match pages {
             Ok(pages) => pages,
             Err(fault) => return Span::one(Err(fault)),
         };
         self.data_lines(target, size, Purpose::Store);
-        if !self.both_hit((to, target), (from, source), p) {
-            let value = self.get(source, size);
+        if !self.both_hit((to, target), (from, source), p) || self.get(source, size) != value {
             self.put(target, size, value);
             return Span::done(1);
         }

@@ -498,6 +498,29 @@ fn an_odd_geometry_is_an_error() {
     assert!(Mmu::new(mem(), &g).is_err());
 }
 
+/// The target's walk sets a dirty bit in the source: the first element was read before, the second is not.
+#[test]
+fn a_move_out_of_its_own_page_table() {
+    let p = Privilege::User;
+    // Entry 511 of frame 6 maps frame 6, at the end of the first 2 MiB and of the address space.
+    let entries = [
+        (3, 511, 0x6000 | P | W | U | A),
+        (4, 511, 0x6000 | P | W | U | A),
+    ];
+    for g in &geometries() {
+        for (first, count) in [(0x1F_FFF5, 2), (0x1F_FFF8, 2), (0x1F_FFF4, 3)] {
+            let mut fast = Mmu::new(memory(&entries), g).unwrap();
+            let mut slow = Mmu::reference(memory(&entries), g).unwrap();
+            enable(&mut fast);
+            enable(&mut slow);
+            let op = Op::Movs(VirtAddr(0xFFFF_F000), VirtAddr(first), 4, count);
+            assert_eq!(apply(&mut fast, &op, p), apply(&mut slow, &op, p), "{op:?}");
+            assert_eq!(fast.account, slow.account, "{op:?}");
+            compare(&fast, &slow).unwrap();
+        }
+    }
+}
+
 /// A page that is global under one root and not under the other: the shadow must not hold it twice, or shortcut and search use
 /// different copies.
 #[test]
