@@ -68,9 +68,11 @@ pub enum Dropped {
     Long,
     /// It touched what belongs to the harness.
     Harness,
-    /// The host and the emulated machine fault in different operands of the last instruction.
+    /// The host and the emulated machine may fault in different operands of the last instruction, or
+    /// only one of them at all.
     Open,
-    /// It read a flag, or a byte of the stack, that an instruction had left undefined.
+    /// It read a flag, or a byte of the stack as data or as code, that an instruction had left
+    /// undefined.
     ReadsUndefined,
 }
 
@@ -243,6 +245,12 @@ impl Machine {
                 if reads || !path.may_stay.is_empty() && undefined::touches_memory(&i) {
                     return Err(Dropped::ReadsUndefined);
                 }
+                if path.may_stay.iter().any(|&at| {
+                    let into = self.layout.linear(at).wrapping_sub(linear);
+                    (into as usize) < i.len()
+                }) {
+                    return Err(Dropped::ReadsUndefined);
+                }
                 // Long mode has no nested tasks: #GP (SDM vol. 2, IRET).
                 if flags & NT != 0 && matches!(i.mnemonic(), Mnemonic::Iret | Mnemonic::Iretd) {
                     return Err(Dropped::Excluded(Reason::LongMode));
@@ -251,6 +259,8 @@ impl Machine {
                 return Err(Dropped::Excluded(Reason::UndefinedResult));
             }
             let before = self.cpu.regs;
+            let selector = tolerate::selector_below_stack(i.code())
+                .map(|below| stack_top(self.cpu.segment(Seg::Ss), before[ESP].wrapping_sub(below)));
             if let Some(reason) = known.then(|| undefined::result(&i, &before)).flatten() {
                 return Err(Dropped::Excluded(reason));
             }
@@ -269,6 +279,12 @@ impl Machine {
             }
             let trapped = in_kernel && self.vector() == 1;
             let completed = !in_kernel || trapped;
+            if let Some(at) = selector
+                && !completed
+                && tolerate::only_upper_half(at, self.outcome()?.end)
+            {
+                return Err(Dropped::Open);
+            }
             if known && linear != EXIT {
                 path.executed.push(Executed {
                     code: i.code(),

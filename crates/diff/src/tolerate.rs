@@ -97,6 +97,37 @@ pub fn pushes_selector(code: Code) -> bool {
     )
 }
 
+/// How far below ESP a 32-bit `push` or `pop` of a segment register moves its selector; `None` for
+/// other instructions.
+pub fn selector_below_stack(code: Code) -> Option<u32> {
+    match (pushes_selector(code), pops_selector(code)) {
+        (true, _) => Some(4),
+        (_, true) => Some(0),
+        _ => None,
+    }
+}
+
+/// Whether a 32-bit `push` or `pop` of a segment register, whose operand is at `at`, faults only
+/// because it moves four bytes.
+///
+/// SDM vol. 2, PUSH and POP: a selector may be moved by a 16-bit access also when the operand size is
+/// 32 (recent Intel cores do). That cannot fault in the upper half, and it is aligned at an even
+/// address (#AC, SDM vol. 3, 6.15). Such a host goes on where we fault, in instructions that nobody
+/// has judged, so the case must not reach it.
+pub fn only_upper_half(at: u32, end: End) -> bool {
+    match end {
+        // A limit; a selector that SS cannot be loaded with has itself as error code.
+        End::Fault {
+            vector: 12, code, ..
+        } => code == 0,
+        End::Fault {
+            vector: 14, cr2, ..
+        } => cr2.wrapping_sub(at) >= 2,
+        End::Fault { vector: 17, .. } => at & 1 == 0,
+        _ => false,
+    }
+}
+
 /// Judges a case by its last instruction and both ends.
 pub fn judge(last: Option<&Executed>, host: &Outcome, reference: &Outcome) -> Judgement {
     let Some(last) = last else {
@@ -105,14 +136,6 @@ pub fn judge(last: Option<&Executed>, host: &Outcome, reference: &Outcome) -> Ju
     let (End::Fault { vector: r, .. }, false) = (reference.end, last.completed) else {
         return Judgement::Compare;
     };
-    // SDM vol. 2, PUSH and POP: a selector may be moved by a 16-bit access also when the operand
-    // size is 32, which cannot fault in the upper half.
-    if (pops_selector(last.code) || pushes_selector(last.code)) && matches!(r, 12 | 14 | 17) {
-        return match host.end == reference.end {
-            true => Judgement::Compare,
-            false => Judgement::Open,
-        };
-    }
     let line = TABLE
         .iter()
         .find(|l| l.mnemonics.contains(&last.code.mnemonic()));
@@ -146,4 +169,32 @@ fn at_same_place(host: &Outcome, reference: &Outcome) -> bool {
         _ => None,
     };
     place(host).is_some() && place(host) == place(reference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(vector: u8, code: u32, cr2: u32) -> End {
+        End::Fault {
+            vector,
+            code,
+            cr2,
+            eip: 0,
+            cs: 0x23,
+        }
+    }
+
+    #[test]
+    fn a_selector_is_two_bytes_at_least() {
+        let upper = |at, vector, cr2| only_upper_half(at, fault(vector, 0, cr2));
+        assert!(upper(0x1ffe, 14, 0x2000), "the upper half alone is absent");
+        assert!(!upper(0x1fff, 14, 0x2000), "a byte of the selector is");
+        assert!(!upper(0x2000, 14, 0x2000));
+        assert!(upper(0x2002, 17, 0), "aligned for two bytes");
+        assert!(!upper(0x2001, 17, 0));
+        assert!(upper(0x2000, 12, 0), "a limit");
+        assert!(!only_upper_half(0x2000, fault(12, 0x23, 0)), "a selector");
+        assert!(!upper(0x2000, 13, 0));
+    }
 }
