@@ -8,6 +8,11 @@ use crate::capacity_command::CapacityArgs;
 use crate::generate_command::GenerateArgs;
 use crate::workload::Layout;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lowmem_report::axis::Status;
+use lowmem_report::config::{
+    AnonVmaReuse, Build, Entry, FileVmas, Highpte, Kernel, Nonlinear, PageCache, Reclaim, Rmap,
+    Split, Stack, YoungFlush,
+};
 use std::path::PathBuf;
 
 /// Replay a recorded workload on an emulated 32-bit PAE machine and report what each VM design costs.
@@ -84,18 +89,22 @@ pub(crate) struct Later {
     pub(crate) rest: Vec<String>,
 }
 
+/// Help of an axis: what it is and its values that can be run, the default first.
+fn one_of<T>(what: &str, values: &[(&'static str, T, Status)]) -> String {
+    let built = values.iter().filter(|(.., s)| *s == Status::Built);
+    let names: Vec<&str> = built.map(|(name, ..)| *name).collect();
+    format!("{what}: {}", names.join(", "))
+}
+
 /// The axes: each takes a comma list in `compare`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Axes")]
 pub(crate) struct AxisArgs {
-    /// Historic kernels: each sets all axes below
-    #[arg(long, value_delimiter = ',', value_name = "K")]
+    #[arg(long, value_delimiter = ',', value_name = "K", help = one_of("Historic kernels, each sets all axes below", Kernel::VALUES))]
     pub(crate) kernel: Vec<String>,
-    /// Address-space split: 3g1g, 4g4g
-    #[arg(long, value_delimiter = ',', value_name = "S")]
+    #[arg(long, value_delimiter = ',', value_name = "S", help = one_of("Address-space split", Split::VALUES))]
     pub(crate) split: Vec<String>,
-    /// Reverse mapping: anon_vma, pte_chain, anonmm, anon_vma_rfc, anon_vma_chain, swap_out
-    #[arg(long, value_delimiter = ',', value_name = "R")]
+    #[arg(long, value_delimiter = ',', value_name = "R", help = one_of("Reverse mapping", Rmap::VALUES))]
     pub(crate) rmap: Vec<String>,
     /// RAM, 24M to 64G [default: 4G]
     #[arg(long, value_delimiter = ',', value_name = "SIZE")]
@@ -103,44 +112,34 @@ pub(crate) struct AxisArgs {
     /// CPU preset: pentium4, pentium3, a .toml file, or none [default: pentium4]
     #[arg(long, value_delimiter = ',', value_name = "C")]
     pub(crate) cpu: Vec<String>,
-    /// System calls by int80 or sysenter [default: int80]
-    #[arg(long, value_delimiter = ',', value_name = "E")]
+    #[arg(long, value_delimiter = ',', value_name = "E", help = one_of("Instruction of a system call", Entry::VALUES))]
     pub(crate) entry: Vec<String>,
     /// Timer interrupts per second [default: 1000]
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub(crate) hz: Vec<u32>,
-    /// Kernel stacks: 8k or 4k [default: 8k]
-    #[arg(long, value_delimiter = ',', value_name = "S")]
+    #[arg(long, value_delimiter = ',', value_name = "S", help = one_of("Kernel stacks", Stack::VALUES))]
     pub(crate) stack: Vec<String>,
-    /// Index of a file's vmas: prio_tree, list
-    #[arg(long, value_delimiter = ',', value_name = "I")]
+    #[arg(long, value_delimiter = ',', value_name = "I", help = one_of("Index of a file's vmas", FileVmas::VALUES))]
     pub(crate) file_vmas: Vec<String>,
-    /// What is unmapped of remapped (nonlinear) vmas to free a page: clusters, whole
-    #[arg(long, value_delimiter = ',', value_name = "V")]
+    #[arg(long, value_delimiter = ',', value_name = "V", help = one_of("What is unmapped of remapped (nonlinear) vmas to free a page", Nonlinear::VALUES))]
     pub(crate) nonlinear: Vec<String>,
-    /// Tracking of a file's dirty pages: tagged, lists
-    #[arg(long, value_delimiter = ',', value_name = "I")]
+    #[arg(long, value_delimiter = ',', value_name = "I", help = one_of("Tracking of a file's dirty pages", PageCache::VALUES))]
     pub(crate) page_cache: Vec<String>,
     /// Page clustering, log2 of pages: 0
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub(crate) cluster: Vec<u8>,
-    /// Pte pages in high memory: off
-    #[arg(long, value_delimiter = ',', value_name = "V")]
+    #[arg(long, value_delimiter = ',', value_name = "V", help = one_of("Pte pages in high memory", Highpte::VALUES))]
     pub(crate) highpte: Vec<String>,
     /// Bytes of a pte_chain element: 128, 64, 32 [default: what the cpu's kernel build takes]
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub(crate) chain_line: Vec<u32>,
-    /// Locks: smp
-    #[arg(long, value_delimiter = ',', value_name = "B")]
+    #[arg(long, value_delimiter = ',', value_name = "B", help = one_of("Locks and lock prefixes, or none", Build::VALUES))]
     pub(crate) build: Vec<String>,
-    /// Page reclaim: 2.6.7, 2.6.0, 2.6.8, 2.4 (with rmap swap_out)
-    #[arg(long, value_delimiter = ',', value_name = "R")]
+    #[arg(long, value_delimiter = ',', value_name = "R", help = one_of("Page reclaim; 2.4 with rmap swap_out", Reclaim::VALUES))]
     pub(crate) reclaim: Vec<String>,
-    /// TLB flush where page_referenced clears Accessed: off, on
-    #[arg(long, value_delimiter = ',', value_name = "V")]
+    #[arg(long, value_delimiter = ',', value_name = "V", help = one_of("TLB flush where page_referenced clears Accessed", YoungFlush::VALUES))]
     pub(crate) young_flush: Vec<String>,
-    /// Fork reuses an ancestor's anon_vma (rmap anon_vma_chain): off, on
-    #[arg(long, value_delimiter = ',', value_name = "V")]
+    #[arg(long, value_delimiter = ',', value_name = "V", help = one_of("Fork reuses an ancestor's anon_vma (rmap anon_vma_chain)", AnonVmaReuse::VALUES))]
     pub(crate) anon_vma_reuse: Vec<String>,
     /// Set a number of the CPU preset (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
