@@ -153,7 +153,7 @@ axis! {
         /// 8 KB.
         K8: "8k", Built;
         /// 4 KB.
-        K4: "4k", Built;
+        K4: "4k", Planned;
     }
 }
 
