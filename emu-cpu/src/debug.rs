@@ -4,9 +4,11 @@
 //! While any breakpoint is enabled no segment is taken for flat and no decoded block is used, so
 //! the fast path pays nothing for them: every data access comes through the checked way, which asks
 //! here, and every instruction through the reference. Implicit accesses to descriptor tables, the
-//! TSS and the stack of an interruption are not watched. Bits B0-B3 are set for enabled breakpoints
-//! only. Invariant: what is found waits in `debug_pending` until the instruction has completed, and
-//! is dropped when it faults.
+//! TSS and the stack of an interruption are not watched. That is an assumption: the manual does not
+//! say whether they match (17.3.1.2), and Linux refuses such breakpoints rather than find out
+//! (`within_cpu_entry_area` of arch/x86/kernel/hw_breakpoint.c). Bits B0-B3 are set for
+//! enabled breakpoints only. Invariant: what is found waits in `debug_pending` until the instruction
+//! has completed, and is dropped when it faults.
 
 use crate::cpu::{CR4_DE, Cpu};
 use crate::exec::access::Want;

@@ -9,7 +9,7 @@
 
 use crate::exec::{Kind, kind, system};
 use crate::forms::{Form, form};
-use crate::op::{ADDR16, END, Op, PROBE, REP, REPNE, SHADOW, STORES, SYNC};
+use crate::op::{ACCESSES, ADDR16, END, Op, PROBE, REP, REPNE, SHADOW, SYNC};
 use crate::regs::ZERO;
 use iced_x86::{
     Code, Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess,
@@ -220,7 +220,7 @@ impl Translator {
         }
     }
 
-    /// Which registers are read and loaded, and whether memory may be written.
+    /// Which registers are read and loaded, and whether memory is accessed.
     fn accounting(&mut self, i: &Instruction, op: &mut Op) {
         let info = self.info.info(i);
         for used in info.used_registers() {
@@ -232,12 +232,12 @@ impl Translator {
                 op.reads |= 1 << used.register().full_register32().number();
             }
         }
-        let mut loads = false;
+        let (mut loads, mut stores) = (false, false);
         for used in info.used_memory() {
             match used.access() {
                 OpAccess::Read | OpAccess::CondRead => loads = true,
                 OpAccess::NoMemAccess | OpAccess::None => {}
-                _ => op.marks |= STORES,
+                _ => stores = true,
             }
         }
         let destination = kind(i, 0) == Kind::Reg
@@ -248,7 +248,10 @@ impl Translator {
                     | OpAccess::ReadWrite
                     | OpAccess::ReadCondWrite
             );
-        if loads && destination && op.marks & STORES == 0 {
+        if loads || stores {
+            op.marks |= ACCESSES;
+        }
+        if loads && destination && !stores {
             op.loads = 1 << i.op0_register().full_register32().number();
         }
     }

@@ -49,8 +49,8 @@ pub(crate) const SYNC: u8 = 1 << 1;
 /// Needs a look-up of its own in the front end: another line than the operation before, or two
 /// lines. Set by the block builder.
 pub(crate) const NEW_LINE: u8 = 1 << 2;
-/// May write memory.
-pub(crate) const STORES: u8 = 1 << 3;
+/// Accesses memory.
+pub(crate) const ACCESSES: u8 = 1 << 3;
 /// A probe (D10); `imm` is its id.
 pub(crate) const PROBE: u8 = 1 << 4;
 

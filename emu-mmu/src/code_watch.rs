@@ -3,7 +3,7 @@
 //! The same bits keep writes off the ROM's alias below 1 MiB: its frames are watched for ever and a write to them is dropped, so
 //! that memory without a ROM pays nothing for it.
 //!
-//! Only writes through the MMU are seen; whoever writes guest memory behind it must tell the CPU. Not part of the modelled
+//! Only writes through the MMU are seen, those of A and D bits by walks with them; whoever writes guest memory behind it must tell the CPU. Not part of the modelled
 //! machine: it counts nothing and is not copied with a clone, whose CPU starts without decoded code.
 //!
 //! Invariant: a frame is reported once for each time it was watched.

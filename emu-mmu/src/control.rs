@@ -4,13 +4,16 @@
 //! |---|---|---|
 //! | CR3 load | non-global, PDE cache | loaded |
 //! | CR4.PGE or PAE changes | all | loaded, if PAE paging results |
-//! | CR4.PSE changes | all (required until the 2008 editions, section 10.9; later ones allow it) | loaded, if PAE |
+//! | CR4.PSE changes | all (from the Pentium 4 on: edition 032 of 2009, section 11.9; see below) | loaded, if PAE (section 4.4.1) |
 //! | CR0.PG cleared | all | - |
 //! | CR0.PG set | none (none is there) | loaded, if PAE paging results |
 //! | CR0.CD or NW changes | none | loaded, if PAE |
 //! | CR0.WP changes | none: it is looked at with every access | - |
 //! | EFER.NXE changes | all (the manual leaves it to software; more may always be dropped) | - |
 //! | invlpg | that page, PDE cache whole | - |
+//!
+//! Section 4.10.4.1 of later editions no longer names CR4.PSE among what invalidates, but leaves the processor free to
+//! invalidate more; the 2006 edition (section 3.7.2) tells software to flush on the Pentium only. So to flush is right by all.
 //!
 //! Modes are switched at run time, with paging on too: CR4.PAE changes the format of every table at once. What raises #GP
 //! by the value of a bit is the CPU's to check; only CR0.PG without PE and a bad PDPTE are found here. A load that fails

@@ -10,6 +10,7 @@
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::cache::Hierarchy;
+use crate::code_watch::CodeWatch;
 use crate::entry::{ACCESSED, Control, DIRTY, PageSize, Rights, Root, TlbEntry, Why};
 use crate::mmu::PagingMode;
 use crate::pde_cache::PdeCache;
@@ -20,6 +21,8 @@ use lowmem_cost::{Account, Event, Purpose};
 /// Everything a walk works on.
 pub(crate) struct WalkContext<'a> {
     pub(crate) mem: &'a mut PhysMem,
+    /// Tables may lie in frames that hold decoded code, or in the ROM.
+    pub(crate) code: &'a mut CodeWatch,
     pub(crate) account: &'a mut Account,
     pub(crate) caches: &'a mut Hierarchy,
     pub(crate) pde_cache: &'a mut PdeCache,
@@ -121,7 +124,7 @@ impl WalkContext<'_> {
 
     /// A and D lie in the low word; writing only that keeps sparse frames sparse.
     fn write_bits(&mut self, at: PhysAddr, entry: u64, bits: u64) {
-        if entry & bits != bits && !self.mem.rom_alias().contains(&at.pfn().0) {
+        if entry & bits != bits && self.code.may_write(at) {
             self.mem.write_u32(at, (entry | bits) as u32);
         }
     }

@@ -267,6 +267,7 @@ impl Mmu {
         let need = self.control.need(kind, p);
         let mut ctx = WalkContext {
             mem: &mut self.mem,
+            code: &mut self.code,
             account: &mut self.account,
             caches: &mut self.caches,
             pde_cache: &mut self.pde_cache,
@@ -297,6 +298,7 @@ impl Mmu {
         let need = self.control.need(AccessKind::Fetch, p);
         let mut ctx = WalkContext {
             mem: &mut self.mem,
+            code: &mut self.code,
             account: &mut self.account,
             caches: &mut self.caches,
             pde_cache: &mut self.pde_cache,

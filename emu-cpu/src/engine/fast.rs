@@ -16,7 +16,7 @@ use crate::cpu::{CR0_PG, Cpu};
 use crate::decode::Translator;
 use crate::fault::Raised;
 use crate::flags::{RF, TF};
-use crate::op::{NEW_LINE, Op, Out, PROBE, SHADOW, STORES, SYNC};
+use crate::op::{ACCESSES, NEW_LINE, Op, Out, PROBE, SHADOW, SYNC};
 use emu_mmu::{PhysAddr, VirtAddr};
 use lowmem_cost::Event;
 
@@ -208,7 +208,8 @@ impl Cpu {
                     return End::Other(self.faulted());
                 }
             }
-            if op.marks & STORES != 0 && self.mmu.code_written() {
+            // A load or a fetch writes too, if its walk marks a table entry that lies among code.
+            if op.marks & (ACCESSES | NEW_LINE) != 0 && self.mmu.code_written() {
                 self.commit(&prefix[..=i]);
                 self.eip = start
                     .wrapping_add(u32::from(op.at))

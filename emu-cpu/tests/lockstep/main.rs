@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod modes;
+mod tables;
 
 use common::*;
 use emu_cpu::*;
