@@ -28,7 +28,7 @@ files! {
     Anonmm => "rmap/anonmm.rs", AnonVmaRfc => "rmap/anon_vma_rfc.rs",
     AnonVmaChain => "rmap/anon_vma_chain.rs", SwapOut => "rmap/swap_out.rs",
     Io => "io.rs", Shmem => "shmem.rs", Reclaim => "reclaim/scan.rs",
-    Writeback => "writeback",
+    Writeback => "writeback", Object => "rmap/object.rs", Mapcount => "rmap/mapcount.rs",
 }
 
 /// Stops: the invariant at this place does not hold.

@@ -8,18 +8,18 @@
 //! Invariant: every present anonymous pte lies in a vma on the list of its page's anon_vma, at the address index says; an anon_vma
 //! lives while its list is not empty.
 
-use super::object;
-use super::{Adjust, PteAt, ReverseMap, Unmap};
+use super::object::{self, Checks};
+use super::{Adjust, PteAt, ReverseMap, Unmap, mapcount};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom, Planted};
-use crate::layout::{Mm, Page, Vma, pg, vm, vm_ops};
+use crate::layout::{Page, Vma, pg, vm, vm_ops};
 use crate::list::ListHead;
 use crate::mm::vma::find_vma_prev;
 use crate::page;
 use crate::page_alloc::Gfp;
 use crate::percpu::{State, mod_page_state};
-use crate::ptr::{Kmapped, Low};
+use crate::ptr::Low;
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 use crate::sync::SpinLock;
 use lowmem_abi::probe::Probe;
@@ -73,12 +73,56 @@ pub(super) fn link<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
     part(vma).node(k).add_to(k, anon_vma.head(k));
 }
 
-/// find_mergeable_anon_vma: next's, else previous', if the two could merge once R/W/X are those of the neighbour.
-fn find_mergeable<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
+/// Puts a vma without anon_vma on the list of `anon_vma`, whose lock is held.
+#[inline(always)]
+pub(super) fn join<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
+    part(vma).set_anon_vma(k, anon_vma);
+    link(k, vma, anon_vma);
+}
+
+/// anon_vma_link: `child`, a struct copy, comes onto the list of the anon_vma that it was copied with, if any.
+pub(super) fn link_copy<K: Kernel>(k: K, child: Low<Vma>, anon_vma: Low<AnonVma>) {
+    if !anon_vma.is_null() {
+        anon_vma.lock(k).lock(k);
+        link(k, child, anon_vma);
+        anon_vma.lock(k).unlock(k);
+    }
+}
+
+/// anon_vma_unlink: `vma` leaves its anon_vma, if it has one; the last frees it.
+pub(super) fn unlink<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
+    if anon_vma.is_null() {
+        return;
+    }
+    anon_vma.lock(k).lock(k);
+    part(vma).node(k).del(k);
+    let empty = anon_vma.head(k).is_empty(k);
+    anon_vma.lock(k).unlock(k);
+    if empty {
+        k.probe(Probe::AnonVmaFreed);
+        kmem_cache_free(k, CacheId::AnonVma, anon_vma);
+    }
+}
+
+/// Whether vmas with these anon_vmas can be one: they have the same, or one has none.
+#[inline(always)]
+pub(super) fn compatible<T>(a: Low<T>, b: Low<T>) -> bool {
+    a.is_null() || b.is_null() || a == b
+}
+
+/// find_mergeable_anon_vma: next's, else previous', if the two could merge once R/W/X are those of the neighbour. `of_vma` tells a
+/// vma's anon_vma, `sharable` whether a neighbour may share it.
+#[inline(always)]
+pub(super) fn find_mergeable<K: Kernel, T>(
+    k: K,
+    vma: Low<Vma>,
+    of_vma: impl Fn(K, Low<Vma>) -> Low<T>,
+    sharable: impl Fn(K, Low<Vma>) -> bool,
+) -> Low<T> {
     let next = vma.next(k);
     if !next.is_null() {
         let found = of_vma(k, next);
-        if !found.is_null() && joins(k, vma, next) && same_kind(k, vma, next) {
+        if !found.is_null() && joins(k, vma, next) && same_kind(k, vma, next) && sharable(k, next) {
             return found;
         }
     }
@@ -86,7 +130,7 @@ fn find_mergeable<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
     bug_on!(k, AnonVma, me != vma, vma.va());
     if !prev.is_null() {
         let found = of_vma(k, prev);
-        if !found.is_null() && joins(k, prev, vma) && same_kind(k, vma, prev) {
+        if !found.is_null() && joins(k, prev, vma) && same_kind(k, vma, prev) && sharable(k, prev) {
             return found;
         }
     }
@@ -94,11 +138,11 @@ fn find_mergeable<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
 }
 
 /// `b` begins where `a` ends, in addresses and in offsets.
-pub(super) fn joins<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
+fn joins<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
     a.end(k) == b.start(k) && a.pgoff(k).wrapping_add((a.end(k) - a.start(k)) >> 12) == b.pgoff(k)
 }
 
-pub(super) fn same_kind<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
+fn same_kind<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
     let access = vm::READ | vm::WRITE | vm::EXEC;
     let special = vm::IO | vm::DONTCOPY | vm::DONTEXPAND | vm::RESERVED;
     (a.flags(k) ^ b.flags(k)) & !access == 0
@@ -107,51 +151,12 @@ pub(super) fn same_kind<K: Kernel>(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
         && b.ops(k) != vm_ops::SHM
 }
 
-/// One mapping of a file page more.
-#[inline(always)]
-pub(super) fn add_file_mapcount<K: Kernel>(k: K, page: Low<Page>) {
-    if page::test(k, page, pg::RESERVED) {
-        return;
-    }
-    page::map_lock(k, page);
-    let count = page.rmap(k);
-    page.set_rmap(k, count + 1);
-    if count == 0 {
-        mod_page_state(k, State::NrMapped, 1);
-    }
-    page::map_unlock(k, page);
-}
-
-/// One mapping more of a page that has some.
-#[inline(always)]
-pub(super) fn dup_mapcount<K: Kernel>(k: K, page: Low<Page>) {
-    page::map_lock(k, page);
-    page.set_rmap(k, page.rmap(k) + 1);
-    page::map_unlock(k, page);
-}
-
-/// Takes one mapping off the count with the bit lock; the last clears what names the anon_vma.
-pub(super) fn remove_mapcount<K: Kernel>(k: K, page: Low<Page>) {
-    page::map_lock(k, page);
-    let count = page.rmap(k);
-    bug_on!(k, AnonVma, count == 0, page.va());
-    page.set_rmap(k, count - 1);
-    if count == 1 {
-        last_gone(k, page);
-    }
-    page::map_unlock(k, page);
-}
-
-pub(super) fn last_gone<K: Kernel>(k: K, page: Low<Page>) {
-    if page::test(k, page, pg::ANON) {
-        page.set_mapping(k, 0);
-        page::clear(k, page, pg::ANON);
-    }
-    mod_page_state(k, State::NrMapped, u32::MAX);
-}
-
 /// The anon_vma whose lock vma_adjust takes: the vma's, else its neighbour's.
-fn adjust_lock<K: Kernel>(k: K, a: &Adjust) -> Low<AnonVma> {
+pub(super) fn adjust_lock<K: Kernel>(
+    k: K,
+    a: &Adjust,
+    of_vma: impl Fn(K, Low<Vma>) -> Low<AnonVma>,
+) -> Low<AnonVma> {
     let own = of_vma(k, a.vma);
     if own.is_null() && !a.next.is_null() {
         of_vma(k, a.next)
@@ -160,30 +165,35 @@ fn adjust_lock<K: Kernel>(k: K, a: &Adjust) -> Low<AnonVma> {
     }
 }
 
+/// Second half of vma_adjust: lists follow, the lock is given back.
+pub(super) fn adjust_end<K: Kernel>(
+    k: K,
+    a: &Adjust,
+    of_vma: impl Fn(K, Low<Vma>) -> Low<AnonVma>,
+) {
+    let lock = adjust_lock(k, a, &of_vma);
+    if lock.is_null() {
+        return;
+    }
+    if a.swallow {
+        if !of_vma(k, a.next).is_null() {
+            part(a.next).node(k).del(k);
+        }
+    } else if !a.insert.is_null() {
+        link(k, a.insert, lock);
+    }
+    // Not taken when only the end moved.
+    if !lock.lock(k).is_free(k) {
+        lock.lock(k).unlock(k);
+    }
+}
+
 impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
     #[inline(always)]
     fn vma_bytes(_: K) -> u32 {
         12
     }
-    #[inline(always)]
-    fn mm_bytes(_: K) -> u32 {
-        0
-    }
     type Spare = ();
-
-    fn boot(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn spare(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn spare_atomic(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn spare_free(_: K, (): ()) {}
 
     #[inline(always)]
     fn vma_init(k: K, vma: Low<Vma>) {
@@ -194,7 +204,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         if !of_vma(k, vma).is_null() {
             return Ok(());
         }
-        let adopted = find_mergeable(k, vma);
+        let adopted = find_mergeable(k, vma, of_vma, |_, _| true);
         let anon_vma = if adopted.is_null() {
             let new = kmem_cache_alloc(k, CacheId::AnonVma, Gfp::Kernel)?;
             k.probe(Probe::AnonVmaAllocated);
@@ -205,8 +215,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         };
         let lock = vma.mm(k).page_table_lock(k);
         lock.lock(k);
-        part(vma).set_anon_vma(k, anon_vma);
-        link(k, vma, anon_vma);
+        join(k, vma, anon_vma);
         lock.unlock(k);
         if !adopted.is_null() {
             adopted.lock(k).unlock(k);
@@ -214,36 +223,18 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         Ok(())
     }
 
-    fn vma_forked(k: K, _parent: Low<Vma>, child: Low<Vma>) {
-        let anon_vma = of_vma(k, child);
-        if !anon_vma.is_null() {
-            anon_vma.lock(k).lock(k);
-            link(k, child, anon_vma);
-            anon_vma.lock(k).unlock(k);
-        }
+    #[inline(always)]
+    fn vma_forked(k: K, _: Low<Vma>, child: Low<Vma>) {
+        link_copy(k, child, of_vma(k, child));
     }
-
+    #[inline(always)]
     fn vma_gone(k: K, vma: Low<Vma>) {
-        let anon_vma = of_vma(k, vma);
-        if anon_vma.is_null() {
-            return;
-        }
-        anon_vma.lock(k).lock(k);
-        part(vma).node(k).del(k);
-        let empty = anon_vma.head(k).is_empty(k);
-        anon_vma.lock(k).unlock(k);
-        if empty {
-            k.probe(Probe::AnonVmaFreed);
-            kmem_cache_free(k, CacheId::AnonVma, anon_vma);
-        }
+        unlink(k, vma, of_vma(k, vma));
     }
-
     #[inline(always)]
     fn mergeable(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
-        let (a, b) = (of_vma(k, a), of_vma(k, b));
-        a.is_null() || b.is_null() || a == b
+        compatible(of_vma(k, a), of_vma(k, b))
     }
-
     #[inline(always)]
     fn pgoff_bound(k: K, vma: Low<Vma>) -> bool {
         !of_vma(k, vma).is_null()
@@ -255,8 +246,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
             return Ok(());
         }
         anon_vma.lock(k).lock(k);
-        part(vma).set_anon_vma(k, anon_vma);
-        link(k, vma, anon_vma);
+        join(k, vma, anon_vma);
         anon_vma.lock(k).unlock(k);
         Ok(())
     }
@@ -266,7 +256,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         if a.next.is_null() && a.insert.is_null() && a.start == a.vma.start(k) {
             return Ok(());
         }
-        let lock = adjust_lock(k, a);
+        let lock = adjust_lock(k, a, of_vma);
         if lock.is_null() {
             return Ok(());
         }
@@ -279,37 +269,16 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
             };
             let forgotten = !a.swallow && k.planted(Planted::ShiftWithoutAnonVma);
             if of_vma(k, importer).is_null() && !forgotten {
-                part(importer).set_anon_vma(k, lock);
-                link(k, importer, lock);
+                join(k, importer, lock);
             }
         }
         Ok(())
     }
 
+    #[inline(always)]
     fn adjust_end(k: K, a: &Adjust) {
-        let lock = adjust_lock(k, a);
-        if lock.is_null() {
-            return;
-        }
-        if a.swallow {
-            if !of_vma(k, a.next).is_null() {
-                part(a.next).node(k).del(k);
-            }
-        } else if !a.insert.is_null() {
-            link(k, a.insert, lock);
-        }
-        // Not taken when only the end moved.
-        if !lock.lock(k).is_free(k) {
-            lock.lock(k).unlock(k);
-        }
+        adjust_end(k, a, of_vma);
     }
-
-    fn mm_init(_: K, _: Low<Mm>, _: Low<Mm>) -> Result<(), Oom> {
-        Ok(())
-    }
-    fn mm_gone(_: K, _: Low<Mm>) {}
-    fn pte_page_init(_: K, _: Low<Page>, _: Low<Mm>, _: u32) {}
-    fn pte_page_exit(_: K, _: Low<Page>) {}
 
     fn add_anon(k: K, page: Low<Page>, vma: Low<Vma>, at: PteAt, (): &mut ()) {
         let anon_vma = of_vma(k, vma);
@@ -331,67 +300,12 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         page::map_unlock(k, page);
     }
 
-    fn add_file(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
-        add_file_mapcount(k, page);
-    }
-
-    #[inline(always)]
-    fn dup(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
-        dup_mapcount(k, page);
-    }
-
-    #[inline(always)]
-    fn spare_used(_: K, (): &()) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn remove(k: K, page: Low<Page>, _: Kmapped) {
-        remove_mapcount(k, page);
-    }
-
-    #[inline(always)]
-    fn moved(_: K, _: Low<Page>, _: PteAt, _: PteAt, (): &mut ()) {}
-
-    #[inline(always)]
-    fn mapped(k: K, page: Low<Page>) -> bool {
-        page.rmap(k) != 0
-    }
-    #[inline(always)]
-    fn mapcount(k: K, page: Low<Page>) -> u32 {
-        page.rmap(k)
-    }
-
     fn page_referenced(k: K, page: Low<Page>) -> u32 {
-        let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
-        if page.rmap(k) != 0 && page.mapping(k) != 0 {
-            if page::test(k, page, pg::ANON) {
-                referenced += referenced_anon(k, page);
-            } else {
-                referenced += object::referenced_file(k, page);
-            }
-        }
-        referenced
+        object::page_referenced(k, page, referenced_anon)
     }
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
-        bug_on!(k, AnonVma, !page::test(k, page, pg::LOCKED), page.va());
-        bug_on!(k, AnonVma, page::test(k, page, pg::RESERVED), page.va());
-        bug_on!(k, AnonVma, page.rmap(k) == 0, page.va());
-        let result = if page::test(k, page, pg::ANON) {
-            unmap_anon(k, page)
-        } else {
-            object::unmap_file(k, page, object::Checks::V2_6_7)
-        };
-        if page.rmap(k) != 0 {
-            return result;
-        }
-        // The sweep through nonlinear vmas accounts for what it removes.
-        if result != Unmap::Success {
-            last_gone(k, page);
-        }
-        k.probe(Probe::PageUnmapped);
-        Unmap::Success
+        object::try_to_unmap(k, page, Checks::V2_6_7, unmap_anon, mapcount::last_gone)
     }
 
     #[cfg(not(target_os = "none"))]
@@ -400,21 +314,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
         page: Low<Page>,
         ptes: &[crate::check::Mapper],
     ) -> Result<(), (&'static str, u32)> {
-        let anon = page::test(k, page, pg::ANON);
-        if ptes.is_empty() {
-            return if anon {
-                Err(("PG_anon on an unmapped page", page.flags(k)))
-            } else {
-                Ok(())
-            };
-        }
-        if page.mapping(k) == 0 {
-            return Err(("mapped page without object", page.flags(k)));
-        }
-        if !anon {
-            return check_file_page(k, page, ptes);
-        }
-        check_anon_page(k, page, ptes)
+        object::check::check_page(k, page, ptes, || check_anon_page(k, page, ptes))
     }
 
     #[cfg(not(target_os = "none"))]
@@ -444,7 +344,8 @@ pub(super) fn check_anon_page<K: Kernel>(
         }
         at = at.next(k);
     }
-    once_each(places, ptes).map_err(|m| ("pte not in exactly one vma of the anon_vma", m.addr))
+    object::check::once_each(places, ptes)
+        .map_err(|m| ("pte not in exactly one vma of the anon_vma", m.addr))
 }
 
 /// A vma is exactly once on the list of its anon_vma, if it has one.
@@ -501,7 +402,7 @@ pub(super) fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     let head = anon_vma.head(k);
     let mut at = head.next(k);
     while at != head {
-        if object::unmap_one(k, page, vma_of_node(at), object::Checks::V2_6_7) == Unmap::Fail {
+        if object::unmap_one(k, page, vma_of_node(at), Checks::V2_6_7) == Unmap::Fail {
             result = Unmap::Fail;
             break;
         }
@@ -512,50 +413,4 @@ pub(super) fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     }
     anon_vma.lock(k).unlock(k);
     result
-}
-
-/// Every pte of a file page lies in a linear vma at the right address, or in a nonlinear one.
-#[cfg(not(target_os = "none"))]
-pub(super) fn check_file_page<K: Kernel>(
-    k: K,
-    page: Low<Page>,
-    ptes: &[crate::check::Mapper],
-) -> Result<(), (&'static str, u32)> {
-    let mapping: Low<crate::layout::Mapping> = Low::new(page.mapping(k));
-    let mut places = Vec::new();
-    let mut vmas = super::file::FileVmas::new(k, mapping, page.index(k));
-    while let Some(vma) = vmas.next(k).get() {
-        if let Some(addr) = object::vma_address(k, page, vma) {
-            places.push((vma.mm(k).va(), addr));
-        }
-    }
-    let head = mapping.i_mmap_nonlinear(k);
-    let mut at = head.next(k);
-    while at != head {
-        let vma: Low<Vma> = at.container(super::file::SHARED);
-        for m in ptes {
-            if vma.mm(k).va() == m.mm && vma.start(k) <= m.addr && m.addr < vma.end(k) {
-                places.push((m.mm, m.addr));
-            }
-        }
-        at = at.next(k);
-    }
-    once_each(places, ptes).map_err(|m| ("file pte not in exactly one vma of the file", m.addr))
-}
-
-/// Whether each pte's (mm, address) is among `places` exactly once; else the pte.
-#[cfg(not(target_os = "none"))]
-pub(super) fn once_each(
-    mut places: Vec<(u32, u32)>,
-    ptes: &[crate::check::Mapper],
-) -> Result<(), crate::check::Mapper> {
-    places.sort_unstable();
-    for m in ptes {
-        let first = places.partition_point(|p| *p < (m.mm, m.addr));
-        let behind = places.partition_point(|p| *p <= (m.mm, m.addr));
-        if behind - first != 1 {
-            return Err(*m);
-        }
-    }
-    Ok(())
 }

@@ -14,21 +14,18 @@
 //! Invariant: a vma's chain holds, with an anon_vma, that anon_vma's ancestors, behind it; vmas with the same anon_vma have the same
 //! chain; the page's vmas are all on the list of page->mapping.
 
-use super::anon_vma::{
-    add_file_mapcount, dup_mapcount, joins, last_gone, remove_mapcount, same_kind,
-};
+use super::anon_vma::{compatible, find_mergeable};
 use super::object::{self, Checks};
-use super::{Adjust, PteAt, ReverseMap, Unmap};
+use super::{Adjust, PteAt, ReverseMap, Unmap, mapcount};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom, Planted};
-use crate::layout::{Mm, Page, Vma, pg};
+use crate::layout::{Page, Vma, pg};
 use crate::list::ListHead;
-use crate::mm::vma::find_vma_prev;
 use crate::page;
 use crate::page_alloc::Gfp;
 use crate::percpu::{State, mod_page_state};
-use crate::ptr::{Kmapped, Low};
+use crate::ptr::Low;
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 use crate::sync::SpinLock;
 use crate::task::boot_word;
@@ -236,26 +233,6 @@ fn singular<K: Kernel>(k: K, vma: Low<Vma>) -> bool {
     !head.is_empty(k) && head.next(k) == head.prev(k)
 }
 
-/// find_mergeable_anon_vma: next's, else previous'.
-fn find_mergeable<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
-    let next = vma.next(k);
-    if !next.is_null() {
-        let found = of_vma(k, next);
-        if !found.is_null() && joins(k, vma, next) && same_kind(k, vma, next) && singular(k, next) {
-            return found;
-        }
-    }
-    let (me, prev) = find_vma_prev(k, vma.mm(k), vma.start(k));
-    bug_on!(k, AnonVmaChain, me != vma, vma.va());
-    if !prev.is_null() {
-        let found = of_vma(k, prev);
-        if !found.is_null() && joins(k, prev, vma) && same_kind(k, vma, prev) && singular(k, prev) {
-            return found;
-        }
-    }
-    Low::NULL
-}
-
 /// `to` gets the chain and the anon_vma of `from`, if it has none.
 fn import<K: Kernel>(k: K, to: Low<Vma>, from: Low<Vma>) -> Result<(), Oom> {
     let anon_vma = of_vma(k, from);
@@ -307,15 +284,11 @@ fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
 }
 
 impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
-    counts_only!(K);
+    type Spare = ();
 
     #[inline(always)]
     fn vma_bytes(_: K) -> u32 {
         12
-    }
-    #[inline(always)]
-    fn mm_bytes(_: K) -> u32 {
-        0
     }
     fn cache_bytes(k: K, id: CacheId) -> Option<u32> {
         match id {
@@ -336,7 +309,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
             return Ok(());
         }
         let link = new_link(k)?;
-        let found = find_mergeable(k, vma);
+        let found = find_mergeable(k, vma, of_vma, singular);
         let anon_vma = if found.is_null() {
             match new_anon_vma(k) {
                 Ok(new) => {
@@ -375,9 +348,6 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
             fork_chain(k, parent, child)
         }
     }
-    #[inline(always)]
-    fn vma_forked(_: K, _: Low<Vma>, _: Low<Vma>) {}
-
     fn vma_gone(k: K, vma: Low<Vma>) {
         if !of_vma(k, vma).is_null() {
             unlink_all(k, vma);
@@ -386,8 +356,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
 
     #[inline(always)]
     fn mergeable(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
-        let (a, b) = (of_vma(k, a), of_vma(k, b));
-        a.is_null() || b.is_null() || a == b
+        compatible(of_vma(k, a), of_vma(k, b))
     }
     #[inline(always)]
     fn pgoff_bound(k: K, vma: Low<Vma>) -> bool {
@@ -430,11 +399,6 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         }
     }
 
-    fn mm_init(_: K, _: Low<Mm>, _: Low<Mm>) -> Result<(), Oom> {
-        Ok(())
-    }
-    fn mm_gone(_: K, _: Low<Mm>) {}
-
     fn add_anon(k: K, page: Low<Page>, vma: Low<Vma>, at: PteAt, (): &mut ()) {
         let own = of_vma(k, vma);
         bug_on!(k, AnonVmaChain, own.is_null(), vma.va());
@@ -460,18 +424,6 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         page::map_unlock(k, page);
     }
 
-    fn add_file(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
-        add_file_mapcount(k, page);
-    }
-    #[inline(always)]
-    fn dup(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
-        dup_mapcount(k, page);
-    }
-    #[inline(always)]
-    fn remove(k: K, page: Low<Page>, _: Kmapped) {
-        remove_mapcount(k, page);
-    }
-
     /// page_move_anon_rmap.
     fn reused(k: K, page: Low<Page>, vma: Low<Vma>) {
         if page::test(k, page, pg::ANON) {
@@ -479,50 +431,12 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         }
     }
 
-    #[inline(always)]
-    fn mapped(k: K, page: Low<Page>) -> bool {
-        page.rmap(k) != 0
-    }
-    #[inline(always)]
-    fn mapcount(k: K, page: Low<Page>) -> u32 {
-        page.rmap(k)
-    }
-
     fn page_referenced(k: K, page: Low<Page>) -> u32 {
-        let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
-        if page.rmap(k) != 0 && page.mapping(k) != 0 {
-            if page::test(k, page, pg::ANON) {
-                referenced += referenced_anon(k, page);
-            } else {
-                referenced += object::referenced_file(k, page);
-            }
-        }
-        referenced
+        object::page_referenced(k, page, referenced_anon)
     }
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
-        bug_on!(k, AnonVmaChain, !page::test(k, page, pg::LOCKED), page.va());
-        bug_on!(
-            k,
-            AnonVmaChain,
-            page::test(k, page, pg::RESERVED),
-            page.va()
-        );
-        bug_on!(k, AnonVmaChain, page.rmap(k) == 0, page.va());
-        let result = if page::test(k, page, pg::ANON) {
-            unmap_anon(k, page)
-        } else {
-            object::unmap_file(k, page, Checks::V2_6_7)
-        };
-        if page.rmap(k) != 0 {
-            return result;
-        }
-        // The sweep through nonlinear vmas accounts for what it removes.
-        if result != Unmap::Success {
-            last_gone(k, page);
-        }
-        k.probe(Probe::PageUnmapped);
-        Unmap::Success
+        object::try_to_unmap(k, page, Checks::V2_6_7, unmap_anon, mapcount::last_gone)
     }
 
     #[cfg(not(target_os = "none"))]
@@ -531,29 +445,17 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         page: Low<Page>,
         ptes: &[crate::check::Mapper],
     ) -> Result<(), (&'static str, u32)> {
-        let anon = page::test(k, page, pg::ANON);
-        if ptes.is_empty() {
-            return if anon {
-                Err(("PG_anon on an unmapped page", page.flags(k)))
-            } else {
-                Ok(())
-            };
-        }
-        if page.mapping(k) == 0 {
-            return Err(("mapped page without object", page.flags(k)));
-        }
-        if !anon {
-            return super::anon_vma::check_file_page(k, page, ptes);
-        }
-        let mut places = Vec::new();
-        each_vma_of(k, page, |vma| {
-            if let Some(addr) = object::vma_address(k, page, vma) {
-                places.push((vma.mm(k).va(), addr));
-            }
-            false
-        });
-        super::anon_vma::once_each(places, ptes)
-            .map_err(|m| ("pte not in exactly one vma of the anon_vma", m.addr))
+        object::check::check_page(k, page, ptes, || {
+            let mut places = Vec::new();
+            each_vma_of(k, page, |vma| {
+                if let Some(addr) = object::vma_address(k, page, vma) {
+                    places.push((vma.mm(k).va(), addr));
+                }
+                false
+            });
+            object::check::once_each(places, ptes)
+                .map_err(|m| ("pte not in exactly one vma of the anon_vma", m.addr))
+        })
     }
 
     #[cfg(not(target_os = "none"))]

@@ -13,18 +13,18 @@
 //! Invariant: a direct page is mapped exactly once, in the vma it points to; the vmas of every process that shares pages by fork have one
 //! anon_vma.
 
-use super::anon_vma::{self, AnonVma, add_file_mapcount, link, part, referenced_anon, unmap_anon};
+use super::anon_vma::{self, AnonVma, join, part};
 use super::object::{self, Checks};
-use super::{Adjust, Move, PteAt, ReverseMap, Unmap, anon_page_at};
+use super::{Adjust, Move, PteAt, ReverseMap, Unmap, anon_page_at, mapcount};
 use crate::bug_on;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Vma, pg};
+use crate::layout::{Page, Vma, pg};
 use crate::page;
 use crate::page_alloc::Gfp;
 use crate::percpu::{State, mod_page_state};
 use crate::pgtable::{pte_lookup, pte_unmap};
 use crate::ptr::{Kmapped, Low};
-use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
+use crate::slab::{CacheId, kmem_cache_alloc};
 use lowmem_abi::layout::PAGE_SIZE;
 use lowmem_abi::probe::Probe;
 
@@ -53,12 +53,6 @@ pub fn of_vma<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
 #[inline(always)]
 fn marked<K: Kernel>(k: K, vma: Low<Vma>) -> bool {
     !part(vma).anon_vma(k).is_null()
-}
-
-/// Puts a vma without anon_vma on the list of `anon_vma`, whose lock is held.
-fn join<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
-    part(vma).set_anon_vma(k, anon_vma);
-    link(k, vma, anon_vma);
 }
 
 #[inline(always)]
@@ -120,13 +114,23 @@ fn repoint_range<K: Kernel>(k: K, to: Low<Vma>, start: u32, end: u32) {
     mm.page_table_lock(k).unlock(k);
 }
 
-/// The anon_vma whose lock vma_adjust takes.
-fn adjust_lock<K: Kernel>(k: K, a: &Adjust) -> Low<AnonVma> {
-    let own = of_vma(k, a.vma);
-    if own.is_null() && !a.next.is_null() {
-        of_vma(k, a.next)
-    } else {
-        own
+/// page_referenced_anon: a direct page's one vma, or the list.
+fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+    if !is_direct(k, page) {
+        return anon_vma::referenced_anon(k, page);
+    }
+    let mut left = 1;
+    object::referenced_one(k, page, direct_vma(k, page), &mut left)
+}
+
+/// try_to_unmap_anon.
+fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
+    if !is_direct(k, page) {
+        return anon_vma::unmap_anon(k, page);
+    }
+    match object::unmap_one(k, page, direct_vma(k, page), Checks::V2_6_7) {
+        Unmap::Fail => Unmap::Fail,
+        Unmap::Success | Unmap::Again => Unmap::Again,
     }
 }
 
@@ -135,19 +139,15 @@ fn last_gone<K: Kernel>(k: K, page: Low<Page>) {
     if is_direct(k, page) {
         page::clear(k, page, pg::DIRECT);
     }
-    anon_vma::last_gone(k, page);
+    mapcount::last_gone(k, page);
 }
 
 impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
-    counts_only!(K);
+    type Spare = ();
 
     #[inline(always)]
     fn vma_bytes(_: K) -> u32 {
         12
-    }
-    #[inline(always)]
-    fn mm_bytes(_: K) -> u32 {
-        0
     }
     #[inline(always)]
     fn cache_bytes(_: K, id: CacheId) -> Option<u32> {
@@ -182,34 +182,17 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         part(child).set_anon_vma(k, new);
         Ok(())
     }
+    #[inline(always)]
     fn vma_forked(k: K, _: Low<Vma>, child: Low<Vma>) {
-        let anon_vma = of_vma(k, child);
-        if !anon_vma.is_null() {
-            anon_vma.lock(k).lock(k);
-            link(k, child, anon_vma);
-            anon_vma.lock(k).unlock(k);
-        }
+        anon_vma::link_copy(k, child, of_vma(k, child));
     }
-
+    #[inline(always)]
     fn vma_gone(k: K, vma: Low<Vma>) {
-        let anon_vma = of_vma(k, vma);
-        if anon_vma.is_null() {
-            return;
-        }
-        anon_vma.lock(k).lock(k);
-        part(vma).node(k).del(k);
-        let empty = anon_vma.head(k).is_empty(k);
-        anon_vma.lock(k).unlock(k);
-        if empty {
-            k.probe(Probe::AnonVmaFreed);
-            kmem_cache_free(k, CacheId::AnonVma, anon_vma);
-        }
+        anon_vma::unlink(k, vma, of_vma(k, vma));
     }
-
     #[inline(always)]
     fn mergeable(k: K, a: Low<Vma>, b: Low<Vma>) -> bool {
-        let (a, b) = (of_vma(k, a), of_vma(k, b));
-        a.is_null() || b.is_null() || a == b
+        anon_vma::compatible(of_vma(k, a), of_vma(k, b))
     }
     #[inline(always)]
     fn pgoff_bound(k: K, vma: Low<Vma>) -> bool {
@@ -232,7 +215,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         if a.next.is_null() && a.insert.is_null() && a.start == a.vma.start(k) {
             return Ok(());
         }
-        let lock = adjust_lock(k, a);
+        let lock = anon_vma::adjust_lock(k, a, of_vma);
         if !lock.is_null() {
             lock.lock(k).lock(k);
         }
@@ -263,28 +246,10 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         Ok(())
     }
 
+    #[inline(always)]
     fn adjust_end(k: K, a: &Adjust) {
-        let lock = adjust_lock(k, a);
-        if lock.is_null() {
-            return;
-        }
-        if a.swallow {
-            if !of_vma(k, a.next).is_null() {
-                part(a.next).node(k).del(k);
-            }
-        } else if !a.insert.is_null() {
-            link(k, a.insert, lock);
-        }
-        // Not taken when only the end moved.
-        if !lock.lock(k).is_free(k) {
-            lock.lock(k).unlock(k);
-        }
+        anon_vma::adjust_end(k, a, of_vma);
     }
-
-    fn mm_init(_: K, _: Low<Mm>, _: Low<Mm>) -> Result<(), Oom> {
-        Ok(())
-    }
-    fn mm_gone(_: K, _: Low<Mm>) {}
 
     fn add_anon(k: K, page: Low<Page>, vma: Low<Vma>, at: PteAt, (): &mut ()) {
         let index = page::linear_page_index(k, vma, at.addr);
@@ -311,10 +276,6 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         page::map_unlock(k, page);
     }
 
-    fn add_file(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
-        add_file_mapcount(k, page);
-    }
-
     fn dup(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
         page::map_lock(k, page);
         if is_direct(k, page) {
@@ -325,14 +286,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
     }
 
     fn remove(k: K, page: Low<Page>, _: Kmapped) {
-        page::map_lock(k, page);
-        let count = page.rmap(k);
-        bug_on!(k, AnonVmaRfc, count == 0, page.va());
-        page.set_rmap(k, count - 1);
-        if count == 1 {
-            last_gone(k, page);
-        }
-        page::map_unlock(k, page);
+        mapcount::remove_then(k, page, last_gone);
     }
 
     fn moving(k: K, from: Kmapped, vma: Low<Vma>, _: u32) -> Move {
@@ -340,53 +294,12 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         Move::Go
     }
 
-    #[inline(always)]
-    fn mapped(k: K, page: Low<Page>) -> bool {
-        page.rmap(k) != 0
-    }
-    #[inline(always)]
-    fn mapcount(k: K, page: Low<Page>) -> u32 {
-        page.rmap(k)
-    }
-
     fn page_referenced(k: K, page: Low<Page>) -> u32 {
-        let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
-        if page.rmap(k) != 0 && page.mapping(k) != 0 {
-            if is_direct(k, page) {
-                let mut left = 1;
-                referenced += object::referenced_one(k, page, direct_vma(k, page), &mut left);
-            } else if page::test(k, page, pg::ANON) {
-                referenced += referenced_anon(k, page);
-            } else {
-                referenced += object::referenced_file(k, page);
-            }
-        }
-        referenced
+        object::page_referenced(k, page, referenced_anon)
     }
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
-        bug_on!(k, AnonVmaRfc, !page::test(k, page, pg::LOCKED), page.va());
-        bug_on!(k, AnonVmaRfc, page::test(k, page, pg::RESERVED), page.va());
-        bug_on!(k, AnonVmaRfc, page.rmap(k) == 0, page.va());
-        let result = if is_direct(k, page) {
-            match object::unmap_one(k, page, direct_vma(k, page), Checks::V2_6_7) {
-                Unmap::Fail => Unmap::Fail,
-                Unmap::Success | Unmap::Again => Unmap::Again,
-            }
-        } else if page::test(k, page, pg::ANON) {
-            unmap_anon(k, page)
-        } else {
-            object::unmap_file(k, page, Checks::V2_6_7)
-        };
-        if page.rmap(k) != 0 {
-            return result;
-        }
-        // The sweep through nonlinear vmas accounts for what it removes.
-        if result != Unmap::Success {
-            last_gone(k, page);
-        }
-        k.probe(Probe::PageUnmapped);
-        Unmap::Success
+        object::try_to_unmap(k, page, Checks::V2_6_7, unmap_anon, last_gone)
     }
 
     #[cfg(not(target_os = "none"))]
@@ -395,39 +308,10 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         page: Low<Page>,
         ptes: &[crate::check::Mapper],
     ) -> Result<(), (&'static str, u32)> {
-        let anon = page::test(k, page, pg::ANON);
-        if ptes.is_empty() {
-            return if anon || is_direct(k, page) {
-                Err(("PG_anon or direct flag on an unmapped page", page.flags(k)))
-            } else {
-                Ok(())
-            };
+        if ptes.is_empty() && is_direct(k, page) {
+            return Err(("direct flag on an unmapped page", page.flags(k)));
         }
-        if page.mapping(k) == 0 {
-            return Err(("mapped page without object", page.flags(k)));
-        }
-        if !anon {
-            return anon_vma::check_file_page(k, page, ptes);
-        }
-        if !is_direct(k, page) {
-            return anon_vma::check_anon_page(k, page, ptes);
-        }
-        let [pte] = ptes else {
-            return Err(("direct page mapped more than once", ptes.len() as u32));
-        };
-        let mut real = Low::NULL;
-        crate::check::each_vma(k, Low::new(pte.mm), |vma| {
-            if vma.start(k) <= pte.addr && pte.addr < vma.end(k) {
-                real = vma;
-            }
-        });
-        if real != direct_vma(k, page) {
-            return Err(("direct page points at another vma", pte.addr));
-        }
-        if object::vma_address(k, page, real) != Some(pte.addr) {
-            return Err(("direct page not at its index", pte.addr));
-        }
-        Ok(())
+        object::check::check_page(k, page, ptes, || check_anon_page(k, page, ptes))
     }
     #[cfg(not(target_os = "none"))]
     fn check_mapping(k: K, page: Low<Page>, vma: Low<Vma>, addr: u32) -> Result<(), &'static str> {
@@ -449,4 +333,32 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
     fn check_vma(k: K, vma: Low<Vma>) -> Result<(), &'static str> {
         anon_vma::check_listed(k, vma, of_vma(k, vma))
     }
+}
+
+/// A direct page has one pte, in the vma it points to and at its index; another is on the list of its anon_vma.
+#[cfg(not(target_os = "none"))]
+fn check_anon_page<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    ptes: &[crate::check::Mapper],
+) -> Result<(), (&'static str, u32)> {
+    if !is_direct(k, page) {
+        return anon_vma::check_anon_page(k, page, ptes);
+    }
+    let [pte] = ptes else {
+        return Err(("direct page mapped more than once", ptes.len() as u32));
+    };
+    let mut real = Low::NULL;
+    crate::check::each_vma(k, Low::new(pte.mm), |vma| {
+        if vma.start(k) <= pte.addr && pte.addr < vma.end(k) {
+            real = vma;
+        }
+    });
+    if real != direct_vma(k, page) {
+        return Err(("direct page points at another vma", pte.addr));
+    }
+    if object::vma_address(k, page, real) != Some(pte.addr) {
+        return Err(("direct page not at its index", pte.addr));
+    }
+    Ok(())
 }

@@ -13,25 +13,21 @@
 //! Invariant: count of an anonmm = 1 if its mm lives + pages that point to it; of a head also 1 for each object on the list, itself
 //! included. Every pte of an anonymous page is at page->index.
 
-use super::anon_vma::{add_file_mapcount, dup_mapcount};
-use super::object;
-use super::{Adjust, Move, PteAt, ReverseMap, Unmap, anon_page_at};
+use super::object::{self, Candidate, Checks};
+use super::{Move, PteAt, ReverseMap, Unmap, anon_page_at, mapcount};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom, Planted};
-use crate::layout::{Mm, Page, Vma, pg, vm};
+use crate::layout::{Mm, Page, Vma, pg};
 use crate::list::ListHead;
 use crate::mm::vma::find_vma;
 use crate::objects::objects;
 use crate::page;
-use crate::page_alloc::{Gfp, page_to_pfn};
+use crate::page_alloc::Gfp;
 use crate::percpu::{State, mod_page_state};
-use crate::pgtable::{
-    pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, ptep_test_and_clear_young, set_pte,
-};
+use crate::pgtable::{pte_unmap, ptep_test_and_clear_young};
 use crate::ptr::{Kmapped, Low};
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
-use crate::swap::{SwapEntry, swap_duplicate};
 use crate::sync::SpinLock;
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::probe::Probe;
@@ -107,16 +103,6 @@ fn last_gone<K: Kernel>(k: K, page: Low<Page>) {
     }
 }
 
-/// What a look into one mm found.
-enum Candidate {
-    /// The page is not there.
-    Vain,
-    /// The page-table lock was missed.
-    Busy,
-    /// Here; page_table_lock is held.
-    At(Kmapped),
-}
-
 /// Looks for the page at its index in the mm of `anonmm`.
 fn find_pte<K: Kernel>(k: K, page: Low<Page>, anonmm: Low<Anonmm>) -> Candidate {
     k.probe(Probe::VmaVisited);
@@ -124,20 +110,7 @@ fn find_pte<K: Kernel>(k: K, page: Low<Page>, anonmm: Low<Anonmm>) -> Candidate 
     if mm.is_null() || mm.rss(k) == 0 {
         return Candidate::Vain;
     }
-    if !mm.page_table_lock(k).trylock(k) {
-        k.probe(Probe::UnmapAgain);
-        return Candidate::Busy;
-    }
-    if let Some(pte) = pte_lookup(k, mm, page.index(k)) {
-        k.probe(Probe::PteExamined);
-        let entry = pte_get(k, pte);
-        if entry.present() && entry.pfn() == page_to_pfn(k, page) {
-            return Candidate::At(pte);
-        }
-        pte_unmap(k, pte);
-    }
-    mm.page_table_lock(k).unlock(k);
-    Candidate::Vain
+    object::find_pte_at(k, page, mm, page.index(k))
 }
 
 /// Whether a walk over the family goes on.
@@ -172,7 +145,7 @@ fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     let mut referenced = 0;
     let mut living: Low<Anonmm> = Low::NULL;
     each_of_family(k, page, |anonmm| {
-        if let Candidate::At(pte) = find_pte(k, page, anonmm) {
+        if let Candidate::At(pte, _) = find_pte(k, page, anonmm) {
             let mm = anonmm.mm(k);
             let young = ptep_test_and_clear_young(k, pte);
             if young && objects(k).young_flush(k) != 0 {
@@ -222,7 +195,7 @@ fn unmap_one<K: Kernel>(k: K, page: Low<Page>, anonmm: Low<Anonmm>) -> Unmap {
     let pte = match find_pte(k, page, anonmm) {
         Candidate::Vain => return Unmap::Success,
         Candidate::Busy => return Unmap::Again,
-        Candidate::At(pte) => pte,
+        Candidate::At(pte, _) => pte,
     };
     let mm = anonmm.mm(k);
     let r = unmap_found(k, page, mm, pte);
@@ -237,36 +210,12 @@ fn unmap_found<K: Kernel>(k: K, page: Low<Page>, mm: Low<Mm>, pte: Kmapped) -> U
     if vma.is_null() || vma.start(k) > addr {
         return Unmap::Success;
     }
-    if vma.flags(k) & (vm::LOCKED | vm::RESERVED) != 0 {
-        k.probe(Probe::UnmapLocked);
-        return Unmap::Fail;
-    }
-    if ptep_test_and_clear_young(k, pte) {
-        k.probe(Probe::UnmapYoung);
-        return Unmap::Fail;
-    }
-    let old = ptep_get_and_clear(k, pte);
-    flush_tlb_page(k, vma, addr);
-    k.probe(Probe::PteCleared);
-    if old.dirty() {
-        page::set_page_dirty(k, page);
-    }
-    bug_on!(k, Anonmm, !page::test(k, page, pg::SWAPCACHE), page.va());
-    let entry = SwapEntry(page.private(k));
-    bug_on!(k, Anonmm, !swap_duplicate(k, entry), entry.0);
-    set_pte(k, pte, entry.to_pte());
-    mm.set_rss(k, mm.rss(k).wrapping_sub(1));
-    bug_on!(k, Anonmm, page.rmap(k) == 0, page.va());
-    page.set_rmap(k, page.rmap(k) - 1);
-    page::put_page(k, page);
-    Unmap::Success
+    object::unmap_found(k, page, vma, (pte, addr), Checks::Hybrid)
 }
 
 impl<K: Kernel> ReverseMap<K> for AnonmmMap {
-    #[inline(always)]
-    fn vma_bytes(_: K) -> u32 {
-        0
-    }
+    type Spare = ();
+
     #[inline(always)]
     fn mm_bytes(_: K) -> u32 {
         4
@@ -278,29 +227,6 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
             _ => None,
         }
     }
-    counts_only!(K);
-
-    #[inline(always)]
-    fn vma_init(_: K, _: Low<Vma>) {}
-    #[inline(always)]
-    fn prepare_anon(_: K, _: Low<Vma>) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn vma_forked(_: K, _: Low<Vma>, _: Low<Vma>) {}
-    #[inline(always)]
-    fn vma_gone(_: K, _: Low<Vma>) {}
-    #[inline(always)]
-    fn mergeable(_: K, _: Low<Vma>, _: Low<Vma>) -> bool {
-        true
-    }
-    #[inline(always)]
-    fn adjust_begin(_: K, _: &Adjust) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn adjust_end(_: K, _: &Adjust) {}
-
     /// exec begins a family of its own; fork joins the parent's at its end.
     fn mm_init(k: K, mm: Low<Mm>, parent: Low<Mm>) -> Result<(), Oom> {
         let new: Low<Anonmm> = kmem_cache_alloc(k, CacheId::Anonmm, Gfp::Kernel)?;
@@ -344,24 +270,8 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         page::map_unlock(k, page);
     }
 
-    fn add_file(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
-        add_file_mapcount(k, page);
-    }
-
-    #[inline(always)]
-    fn dup(k: K, page: Low<Page>, _: PteAt, (): &mut ()) {
-        dup_mapcount(k, page);
-    }
-
     fn remove(k: K, page: Low<Page>, _: Kmapped) {
-        page::map_lock(k, page);
-        let count = page.rmap(k);
-        bug_on!(k, Anonmm, count == 0, page.va());
-        page.set_rmap(k, count - 1);
-        if count == 1 {
-            last_gone(k, page);
-        }
-        page::map_unlock(k, page);
+        mapcount::remove_then(k, page, last_gone);
     }
 
     /// can_move: the only mapping takes its index along.
@@ -384,45 +294,12 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         page.index(k) != addr
     }
 
-    #[inline(always)]
-    fn mapped(k: K, page: Low<Page>) -> bool {
-        page.rmap(k) != 0
-    }
-    #[inline(always)]
-    fn mapcount(k: K, page: Low<Page>) -> u32 {
-        page.rmap(k)
-    }
-
     fn page_referenced(k: K, page: Low<Page>) -> u32 {
-        let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
-        if page.rmap(k) != 0 && page.mapping(k) != 0 {
-            if page::test(k, page, pg::ANON) {
-                referenced += referenced_anon(k, page);
-            } else {
-                referenced += object::referenced_file(k, page);
-            }
-        }
-        referenced
+        object::page_referenced(k, page, referenced_anon)
     }
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
-        bug_on!(k, Anonmm, !page::test(k, page, pg::LOCKED), page.va());
-        bug_on!(k, Anonmm, page::test(k, page, pg::RESERVED), page.va());
-        bug_on!(k, Anonmm, page.rmap(k) == 0, page.va());
-        let result = if page::test(k, page, pg::ANON) {
-            unmap_anon(k, page)
-        } else {
-            object::unmap_file(k, page, object::Checks::Hybrid)
-        };
-        if page.rmap(k) != 0 {
-            return result;
-        }
-        // The sweep through nonlinear vmas accounts for what it removes.
-        if result != Unmap::Success {
-            last_gone(k, page);
-        }
-        k.probe(Probe::PageUnmapped);
-        Unmap::Success
+        object::try_to_unmap(k, page, Checks::Hybrid, unmap_anon, last_gone)
     }
 
     #[cfg(not(target_os = "none"))]
@@ -431,34 +308,18 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         page: Low<Page>,
         ptes: &[crate::check::Mapper],
     ) -> Result<(), (&'static str, u32)> {
-        let anon = page::test(k, page, pg::ANON);
-        if ptes.is_empty() {
-            return if anon {
-                Err(("PG_anon on an unmapped page", page.flags(k)))
-            } else {
-                Ok(())
-            };
-        }
-        if page.mapping(k) == 0 {
-            return Err(("mapped page without object", page.flags(k)));
-        }
-        if !anon {
-            return super::anon_vma::check_file_page(k, page, ptes);
-        }
-        let head = of_page(k, page).head(k);
-        for m in ptes {
-            if m.addr != page.index(k) {
-                return Err(("pte of an anonymous page not at its index", m.addr));
+        object::check::check_page(k, page, ptes, || {
+            let head = of_page(k, page).head(k);
+            for m in ptes {
+                if m.addr != page.index(k) {
+                    return Err(("pte of an anonymous page not at its index", m.addr));
+                }
+                if of_mm(k, Low::new(m.mm)).head(k) != head {
+                    return Err(("pte of an anonymous page outside its family", m.addr));
+                }
             }
-            if of_mm(k, Low::new(m.mm)).head(k) != head {
-                return Err(("pte of an anonymous page outside its family", m.addr));
-            }
-        }
-        Ok(())
-    }
-    #[cfg(not(target_os = "none"))]
-    fn check_vma(_: K, _: Low<Vma>) -> Result<(), &'static str> {
-        Ok(())
+            Ok(())
+        })
     }
 
     #[cfg(not(target_os = "none"))]

@@ -24,6 +24,10 @@ pub enum Any {}
 pub struct AnySpare(u32);
 
 impl Spare for AnySpare {
+    /// Only the scheme knows; [`ReverseMap::spare_used`] asks it.
+    fn used(self) -> bool {
+        false
+    }
     fn to_word(self) -> u32 {
         self.0
     }

@@ -19,11 +19,45 @@ use crate::mm::vma::find_vma;
 use crate::objects::objects;
 use crate::page;
 use crate::page_alloc::{pfn_to_page, virt_to_page};
+use crate::percpu::{State, mod_page_state};
 use crate::pgtable::{Pte, ptep_get_and_clear, ptep_test_and_clear_young, set_pte};
 use crate::ptr::{Kmapped, Low};
 use crate::swap::{SwapEntry, swap_duplicate};
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::probe::Probe;
+
+/// What a scheme does alike for every pte, of an anonymous or a file page: from its functions `add` and `remove_entry`.
+macro_rules! each_pte_alike {
+    ($K:ident, $Spare:ty) => {
+        type Spare = $Spare;
+
+        #[inline(always)]
+        fn pte_page_init(k: $K, page: Low<Page>, mm: Low<crate::layout::Mm>, addr: u32) {
+            $crate::rmap::chained::pte_page_init(k, page, mm, addr);
+        }
+        #[inline(always)]
+        fn pte_page_exit(k: $K, page: Low<Page>) {
+            $crate::rmap::chained::pte_page_exit(k, page);
+        }
+        fn add_anon(k: $K, page: Low<Page>, _: Low<Vma>, at: PteAt, spare: &mut $Spare) {
+            add(k, page, at.pte, spare);
+        }
+        fn add_file(k: $K, page: Low<Page>, at: PteAt, spare: &mut $Spare) {
+            add(k, page, at.pte, spare);
+        }
+        fn dup(k: $K, page: Low<Page>, child: PteAt, spare: &mut $Spare) {
+            add(k, page, child.pte, spare);
+        }
+        fn remove(k: $K, page: Low<Page>, pte: Kmapped) {
+            remove_entry(k, page, pte);
+        }
+        fn moved(k: $K, page: Low<Page>, old: PteAt, new: PteAt, spare: &mut $Spare) {
+            remove_entry(k, page, old.pte);
+            add(k, page, new.pte, spare);
+        }
+    };
+}
+pub(super) use each_pte_alike;
 
 /// How a chain names a pte (pte_addr_t): its address in the direct map, or with HIGHPTE its physical address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,6 +271,14 @@ pub fn unmap_asserts<K: Kernel>(k: K, page: Low<Page>) {
         page::page_mapping(k, page).is_null(),
         page.va()
     );
+}
+
+/// The end of a try_to_unmap of chains that left no entry.
+#[inline(always)]
+pub fn unmapped<K: Kernel>(k: K) -> Unmap {
+    mod_page_state(k, State::NrMapped, u32::MAX);
+    k.probe(Probe::PageUnmapped);
+    Unmap::Success
 }
 
 /// The entries of a page are exactly the ptes of the scan, each in a page table that knows its mm and base.

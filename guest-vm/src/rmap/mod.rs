@@ -6,38 +6,6 @@
 //!
 //! Invariant: after every operation, what a scheme finds for a page equals what a scan of all page tables finds.
 
-/// The parts of [`ReverseMap`] that are empty for every scheme without memory taken in advance and without notes on page-table
-/// pages.
-macro_rules! counts_only {
-    ($K:ident) => {
-        type Spare = ();
-        #[inline(always)]
-        fn spare(_: $K) -> Result<(), Oom> {
-            Ok(())
-        }
-        #[inline(always)]
-        fn spare_atomic(_: $K) -> Result<(), Oom> {
-            Ok(())
-        }
-        #[inline(always)]
-        fn spare_free(_: $K, (): ()) {}
-        #[inline(always)]
-        fn spare_used(_: $K, (): &()) -> bool {
-            false
-        }
-        #[inline(always)]
-        fn boot(_: $K) -> Result<(), Oom> {
-            Ok(())
-        }
-        #[inline(always)]
-        fn pte_page_init(_: $K, _: Low<Page>, _: Low<Mm>, _: u32) {}
-        #[inline(always)]
-        fn pte_page_exit(_: $K, _: Low<Page>) {}
-        #[inline(always)]
-        fn moved(_: $K, _: Low<Page>, _: PteAt, _: PteAt, (): &mut ()) {}
-    };
-}
-
 pub mod anon_vma;
 pub mod anon_vma_chain;
 pub mod anon_vma_rfc;
@@ -46,6 +14,7 @@ pub mod anonmm;
 pub mod any;
 pub mod chained;
 pub mod file;
+mod mapcount;
 pub mod object;
 pub mod objrmap;
 pub mod pte_chain;
@@ -110,6 +79,8 @@ pub struct Adjust {
 
 /// Memory taken in advance fits in a word: nothing, or the address of a block.
 pub trait Spare: Copy {
+    /// Whether it was consumed.
+    fn used(self) -> bool;
     /// As a word.
     fn to_word(self) -> u32;
     /// From a word that [`Spare::to_word`] made.
@@ -117,13 +88,23 @@ pub trait Spare: Copy {
 }
 
 impl Spare for () {
+    #[inline(always)]
+    fn used(self) -> bool {
+        false
+    }
+    #[inline(always)]
     fn to_word(self) -> u32 {
         0
     }
+    #[inline(always)]
     fn from_word(_: u32) {}
 }
 
 impl<T> Spare for Low<T> {
+    #[inline(always)]
+    fn used(self) -> bool {
+        self.is_null()
+    }
     #[inline(always)]
     fn to_word(self) -> u32 {
         self.va()
@@ -134,7 +115,8 @@ impl<T> Spare for Low<T> {
     }
 }
 
-/// See the module's documentation. What a scheme does not define costs it nothing.
+/// See the module's documentation. What a scheme does not define costs it nothing; of adding, removing and counting the default is a
+/// mapcount in page->rmap.
 pub trait ReverseMap<K: Kernel> {
     /// Bytes added to a vma, at offset 56.
     #[inline(always)]
@@ -149,14 +131,29 @@ pub trait ReverseMap<K: Kernel> {
     /// Memory taken before a page-table lock so that adding cannot fail under it (pte_chain: one block).
     type Spare: Spare;
 
-    /// Creates the scheme's caches; once, in boot.
-    fn boot(k: K) -> Result<(), Oom>;
+    /// Sets up what the scheme keeps beside pages, vmas and mms; once, in boot.
+    #[inline(always)]
+    fn boot(_k: K) -> Result<(), Oom> {
+        Ok(())
+    }
     /// Takes a spare (pte_chain_alloc, sleeping).
-    fn spare(k: K) -> Result<Self::Spare, Oom>;
+    #[inline(always)]
+    fn spare(_k: K) -> Result<Self::Spare, Oom> {
+        Ok(Self::Spare::from_word(0))
+    }
     /// Takes a spare without sleeping: tried first, under the page-table lock.
-    fn spare_atomic(k: K) -> Result<Self::Spare, Oom>;
+    #[inline(always)]
+    fn spare_atomic(_k: K) -> Result<Self::Spare, Oom> {
+        Ok(Self::Spare::from_word(0))
+    }
     /// Gives an unused spare back.
-    fn spare_free(k: K, spare: Self::Spare);
+    #[inline(always)]
+    fn spare_free(_k: K, _spare: Self::Spare) {}
+    /// Whether `spare` was consumed and must be renewed before the next add.
+    #[inline(always)]
+    fn spare_used(_k: K, spare: &Self::Spare) -> bool {
+        spare.used()
+    }
 
     /// A vma was created (not by fork or split); its scheme fields are set up.
     #[inline(always)]
@@ -229,15 +226,22 @@ pub trait ReverseMap<K: Kernel> {
     /// A pte that maps an anonymous page was set (page_add_anon_rmap).
     fn add_anon(k: K, page: Low<Page>, vma: Low<Vma>, at: PteAt, spare: &mut Self::Spare);
     /// A pte that maps a file page was set (page_add_file_rmap).
-    fn add_file(k: K, page: Low<Page>, at: PteAt, spare: &mut Self::Spare);
+    fn add_file(k: K, page: Low<Page>, _at: PteAt, _spare: &mut Self::Spare) {
+        mapcount::add_file(k, page);
+    }
     /// fork copied a pte (page_dup_rmap); `child` is the new pte.
-    fn dup(k: K, page: Low<Page>, child: PteAt, spare: &mut Self::Spare);
-    /// Whether `spare` was consumed and must be renewed before the next add.
-    fn spare_used(k: K, spare: &Self::Spare) -> bool;
+    #[inline(always)]
+    fn dup(k: K, page: Low<Page>, _child: PteAt, _spare: &mut Self::Spare) {
+        mapcount::dup(k, page);
+    }
     /// A pte was cleared (page_remove_rmap).
-    fn remove(k: K, page: Low<Page>, pte: Kmapped);
+    #[inline(always)]
+    fn remove(k: K, page: Low<Page>, _pte: Kmapped) {
+        mapcount::remove(k, page);
+    }
     /// mremap moved a pte of `page` from `old` to `new`.
-    fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, spare: &mut Self::Spare);
+    #[inline(always)]
+    fn moved(_k: K, _page: Low<Page>, _old: PteAt, _new: PteAt, _spare: &mut Self::Spare) {}
     /// mremap is about to move the pte at `from` to `addr` in `vma`; page_table_lock is held.
     fn moving(_k: K, _from: Kmapped, _vma: Low<Vma>, _addr: u32) -> Move {
         Move::Go
@@ -251,9 +255,15 @@ pub trait ReverseMap<K: Kernel> {
     fn reused(_k: K, _page: Low<Page>, _vma: Low<Vma>) {}
 
     /// Whether any pte maps the page (page_mapped).
-    fn mapped(k: K, page: Low<Page>) -> bool;
+    #[inline(always)]
+    fn mapped(k: K, page: Low<Page>) -> bool {
+        page.rmap(k) != 0
+    }
     /// How many ptes map it, as far as the scheme counts cheaply; checks only.
-    fn mapcount(k: K, page: Low<Page>) -> u32;
+    #[inline(always)]
+    fn mapcount(k: K, page: Low<Page>) -> u32 {
+        page.rmap(k)
+    }
     /// Counts and clears the references of a locked page. The caller holds the page lock and the bit lock
     /// ([`crate::page::map_lock`]), as shrink_list does.
     fn page_referenced(k: K, page: Low<Page>) -> u32;

@@ -2,7 +2,8 @@
 //!
 //! Used for file pages by every scheme that has no chain for them, and for anonymous pages by anon_vma. One candidate
 //! vma: skip if its mm has no pages or the page lies outside; trylock page_table_lock; pgd, pmd, pte; present and same
-//! frame. Order against the fault path is reversed, hence only trylocks.
+//! frame. Order against the fault path is reversed, hence only trylocks. [`page_referenced`] and [`try_to_unmap`] serve every
+//! scheme whose pages carry a mapcount; what an anonymous page leads to, and what its last mapping gives back, they are told.
 //!
 //! Invariant: functions here are called with the page lock and the bit lock held and leave every other lock free.
 
@@ -24,6 +25,9 @@ use crate::tlb::flush_tlb_page;
 use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
 use lowmem_abi::probe::Probe;
 
+#[cfg(not(target_os = "none"))]
+pub(super) mod check;
+
 /// Pages of a nonlinear vma unmapped together (CLUSTER_SIZE: 32 pages).
 const CLUSTER_SIZE: u32 = 32 * PAGE_SIZE;
 
@@ -39,8 +43,8 @@ pub fn vma_address<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>) -> Option<u3
     Some(addr)
 }
 
-/// Outcome of looking for the page's pte in one vma.
-enum Candidate {
+/// Outcome of looking for the page's pte in one mm.
+pub(super) enum Candidate {
     /// Cannot map it, or does not.
     Vain,
     /// The page-table lock was missed.
@@ -60,6 +64,12 @@ fn find_pte<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>) -> Candidate {
         k.probe(Probe::VmaOutOfRange);
         return Candidate::Vain;
     };
+    find_pte_at(k, page, mm, addr)
+}
+
+/// The page's pte at `addr` of an mm, if it is there.
+#[inline(always)]
+pub(super) fn find_pte_at<K: Kernel>(k: K, page: Low<Page>, mm: Low<Mm>, addr: u32) -> Candidate {
     if !mm.page_table_lock(k).trylock(k) {
         k.probe(Probe::UnmapAgain);
         return Candidate::Busy;
@@ -116,7 +126,8 @@ pub fn unmap_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>, checks: Checks
     r
 }
 
-fn unmap_found<K: Kernel>(
+/// The checks of a pte that was found, and if none objects, its end. page_table_lock is held.
+pub(super) fn unmap_found<K: Kernel>(
     k: K,
     page: Low<Page>,
     vma: Low<Vma>,
@@ -147,9 +158,9 @@ fn unmap_found<K: Kernel>(
         page::set_page_dirty(k, page);
     }
     if page::test(k, page, pg::ANON) {
-        bug_on!(k, AnonVma, !page::test(k, page, pg::SWAPCACHE), page.va());
+        bug_on!(k, Object, !page::test(k, page, pg::SWAPCACHE), page.va());
         let entry = SwapEntry(page.private(k));
-        bug_on!(k, AnonVma, !swap_duplicate(k, entry), entry.0);
+        bug_on!(k, Object, !swap_duplicate(k, entry), entry.0);
         set_pte(k, pte, entry.to_pte());
     }
     drop_mapping(k, vma.mm(k), page);
@@ -159,9 +170,55 @@ fn unmap_found<K: Kernel>(
 /// rss, mapcount and the pte's reference.
 fn drop_mapping<K: Kernel>(k: K, mm: Low<Mm>, page: Low<Page>) {
     mm.set_rss(k, mm.rss(k).wrapping_sub(1));
-    bug_on!(k, FileRmap, page.rmap(k) == 0, page.va());
+    bug_on!(k, Object, page.rmap(k) == 0, page.va());
     page.set_rmap(k, page.rmap(k) - 1);
     page::put_page(k, page);
+}
+
+/// page_referenced of a page with a mapcount: PG_referenced, and what `anon` or the file's vmas find.
+#[inline(always)]
+pub fn page_referenced<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    anon: impl FnOnce(K, Low<Page>) -> u32,
+) -> u32 {
+    let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
+    if page.rmap(k) != 0 && page.mapping(k) != 0 {
+        if page::test(k, page, pg::ANON) {
+            referenced += anon(k, page);
+        } else {
+            referenced += referenced_file(k, page);
+        }
+    }
+    referenced
+}
+
+/// try_to_unmap of a page with a mapcount. `anon` searches for an anonymous page; `last_gone` ends the last mapping.
+#[inline(always)]
+pub fn try_to_unmap<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    checks: Checks,
+    anon: impl FnOnce(K, Low<Page>) -> Unmap,
+    last_gone: impl FnOnce(K, Low<Page>),
+) -> Unmap {
+    bug_on!(k, Object, !page::test(k, page, pg::LOCKED), page.va());
+    bug_on!(k, Object, page::test(k, page, pg::RESERVED), page.va());
+    bug_on!(k, Object, page.rmap(k) == 0, page.va());
+    let result = if page::test(k, page, pg::ANON) {
+        anon(k, page)
+    } else {
+        unmap_file(k, page, checks)
+    };
+    if page.rmap(k) != 0 {
+        return result;
+    }
+    // The sweep through nonlinear vmas accounts for what it removes.
+    if result != Unmap::Success {
+        last_gone(k, page);
+    }
+    k.probe(Probe::PageUnmapped);
+    Unmap::Success
 }
 
 /// page_referenced_file: i_mmap_lock by trylock; a locked shared vma counts as a reference at once.
@@ -399,7 +456,7 @@ fn cluster_pte<K: Kernel>(k: K, vma: Low<Vma>, (pte, addr): (Kmapped, u32), left
     if old.dirty() {
         page::set_page_dirty(k, page);
     }
-    super::anon_vma::remove_mapcount(k, page);
+    super::mapcount::remove(k, page);
     page::put_page(k, page);
     let mm = vma.mm(k);
     mm.set_rss(k, mm.rss(k).wrapping_sub(1));

@@ -10,14 +10,12 @@
 
 use super::object::{self, Checks};
 use super::pte_chain::{self, PteChain};
-use super::{PteAt, ReverseMap, Unmap, anon_vma, chained};
+use super::{PteAt, ReverseMap, Unmap, chained, mapcount};
 use crate::bug_on;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Page, Vma, pg};
 use crate::page;
-use crate::percpu::{State, mod_page_state};
 use crate::ptr::{Kmapped, Low};
-use lowmem_abi::probe::Probe;
 
 /// The scheme.
 #[derive(Debug, Clone, Copy)]
@@ -72,25 +70,18 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
         }
         pte_chain::add(k, page, at.pte, spare);
     }
-    fn add_file(k: K, page: Low<Page>, _: PteAt, _: &mut Low<PteChain>) {
-        anon_vma::add_file_mapcount(k, page);
-    }
     fn dup(k: K, page: Low<Page>, child: PteAt, spare: &mut Low<PteChain>) {
         if anon(k, page) {
             pte_chain::add(k, page, child.pte, spare);
         } else {
-            anon_vma::dup_mapcount(k, page);
+            mapcount::dup(k, page);
         }
-    }
-    #[inline(always)]
-    fn spare_used(_: K, spare: &Low<PteChain>) -> bool {
-        spare.is_null()
     }
     fn remove(k: K, page: Low<Page>, pte: Kmapped) {
         if anon(k, page) {
             remove_anon(k, page, pte);
         } else {
-            anon_vma::remove_mapcount(k, page);
+            mapcount::remove(k, page);
         }
     }
     fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, spare: &mut Low<PteChain>) {
@@ -127,29 +118,18 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
     }
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
-        let by_chain = anon(k, page);
-        let result = if by_chain {
-            chained::unmap_asserts(k, page);
-            bug_on!(k, Objrmap, !pte_chain::mapped(k, page), page.va());
-            pte_chain::unmap_all(k, page)
-        } else {
-            bug_on!(k, Objrmap, !page::test(k, page, pg::LOCKED), page.va());
-            bug_on!(k, Objrmap, page::test(k, page, pg::RESERVED), page.va());
-            bug_on!(k, Objrmap, page.rmap(k) == 0, page.va());
-            object::unmap_file(k, page, Checks::Hybrid)
-        };
+        if !anon(k, page) {
+            let no_anon = |_, _| Unmap::Fail;
+            return object::try_to_unmap(k, page, Checks::Hybrid, no_anon, mapcount::last_gone);
+        }
+        chained::unmap_asserts(k, page);
+        bug_on!(k, Objrmap, !pte_chain::mapped(k, page), page.va());
+        let result = pte_chain::unmap_all(k, page);
         if pte_chain::mapped(k, page) {
             return result;
         }
-        if by_chain {
-            page::clear(k, page, pg::ANON);
-        }
-        // The sweep through nonlinear vmas accounts for what it removes, and alone answers Success for a file page.
-        if by_chain || result != Unmap::Success {
-            mod_page_state(k, State::NrMapped, u32::MAX);
-        }
-        k.probe(Probe::PageUnmapped);
-        Unmap::Success
+        page::clear(k, page, pg::ANON);
+        chained::unmapped(k)
     }
 
     #[cfg(not(target_os = "none"))]
@@ -173,6 +153,6 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
         if page.mapping(k) == 0 {
             return Err(("anonymous page without PG_anon", page.flags(k)));
         }
-        anon_vma::check_file_page(k, page, ptes)
+        object::check::check_file_page(k, page, ptes)
     }
 }

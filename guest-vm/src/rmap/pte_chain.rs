@@ -12,13 +12,15 @@ use super::{PteAt, ReverseMap, Unmap};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Vma, pg};
+use crate::layout::{Page, Vma, pg};
 use crate::objects::objects;
 use crate::page;
 use crate::page_alloc::Gfp;
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::{Kmapped, Low};
-use crate::rmap::chained::{self, PteAddr, entry_young, unmap_asserts, unmap_entry};
+use crate::rmap::chained::{
+    self, PteAddr, each_pte_alike, entry_young, unmap_asserts, unmap_entry,
+};
 use crate::root;
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 use lowmem_abi::probe::Probe;
@@ -265,7 +267,7 @@ impl super::Scheme for PteChains {
 }
 
 impl<K: Kernel> ReverseMap<K> for PteChains {
-    type Spare = Low<PteChain>;
+    each_pte_alike!(K, Low<PteChain>);
 
     fn boot(k: K) -> Result<(), Oom> {
         boot(k);
@@ -279,36 +281,6 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
     }
     fn spare_free(k: K, spare: Low<PteChain>) {
         give_back(k, spare);
-    }
-
-    #[inline(always)]
-    fn pte_page_init(k: K, page: Low<Page>, mm: Low<Mm>, addr: u32) {
-        chained::pte_page_init(k, page, mm, addr);
-    }
-    #[inline(always)]
-    fn pte_page_exit(k: K, page: Low<Page>) {
-        chained::pte_page_exit(k, page);
-    }
-
-    fn add_anon(k: K, page: Low<Page>, _: Low<Vma>, at: PteAt, spare: &mut Low<PteChain>) {
-        add(k, page, at.pte, spare);
-    }
-    fn add_file(k: K, page: Low<Page>, at: PteAt, spare: &mut Low<PteChain>) {
-        add(k, page, at.pte, spare);
-    }
-    fn dup(k: K, page: Low<Page>, child: PteAt, spare: &mut Low<PteChain>) {
-        add(k, page, child.pte, spare);
-    }
-    #[inline(always)]
-    fn spare_used(_: K, spare: &Low<PteChain>) -> bool {
-        spare.is_null()
-    }
-    fn remove(k: K, page: Low<Page>, pte: Kmapped) {
-        remove_entry(k, page, pte);
-    }
-    fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, spare: &mut Low<PteChain>) {
-        remove_entry(k, page, old.pte);
-        add(k, page, new.pte, spare);
     }
 
     #[inline(always)]
@@ -334,9 +306,7 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
         if mapped(k, page) {
             return result;
         }
-        mod_page_state(k, State::NrMapped, u32::MAX);
-        k.probe(Probe::PageUnmapped);
-        Unmap::Success
+        chained::unmapped(k)
     }
 
     #[cfg(not(target_os = "none"))]

@@ -11,13 +11,13 @@
 //!
 //! Invariant: page->rmap is the first element; an element is on the list of the page that its pte maps; first.prev is null.
 
-use super::chained::{self, PteAddr, entry_young, unmap_asserts, unmap_entry};
+use super::chained::{self, PteAddr, each_pte_alike, entry_young, unmap_asserts, unmap_entry};
 use super::{PteAt, ReverseMap, Unmap};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
 use crate::kmap::kmap_atomic_to_phys;
-use crate::layout::{Mm, Page, Vma, pg};
+use crate::layout::{Page, Vma, pg};
 use crate::page;
 use crate::page_alloc::{
     Gfp, alloc_pages, free_pages, page_address, page_to_pfn, pfn_to_page, virt_to_page,
@@ -71,7 +71,7 @@ pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(PteAddr)) 
 }
 
 /// To the head of the list; the bit lock is held.
-fn add<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
+fn add<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped, (): &mut ()) {
     if page::test(k, page, pg::RESERVED) {
         return;
     }
@@ -125,21 +125,7 @@ impl super::Scheme for DoubleChains {
 }
 
 impl<K: Kernel> ReverseMap<K> for DoubleChains {
-    type Spare = ();
-
-    fn boot(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn spare(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn spare_atomic(_: K) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn spare_free(_: K, (): ()) {}
+    each_pte_alike!(K, ());
 
     fn pte_page_alloc(k: K, page: Low<Page>) -> Result<(), Oom> {
         let shadow = alloc_pages(k, Gfp::Kernel, 0, Owner::PteChain)?;
@@ -162,40 +148,7 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
         k.probe(Probe::ChainFreed);
         free_pages(k, shadow, 0);
     }
-    #[inline(always)]
-    fn pte_page_init(k: K, page: Low<Page>, mm: Low<Mm>, addr: u32) {
-        chained::pte_page_init(k, page, mm, addr);
-    }
-    #[inline(always)]
-    fn pte_page_exit(k: K, page: Low<Page>) {
-        chained::pte_page_exit(k, page);
-    }
 
-    fn add_anon(k: K, page: Low<Page>, _: Low<Vma>, at: PteAt, (): &mut ()) {
-        add(k, page, at.pte);
-    }
-    fn add_file(k: K, page: Low<Page>, at: PteAt, (): &mut ()) {
-        add(k, page, at.pte);
-    }
-    fn dup(k: K, page: Low<Page>, child: PteAt, (): &mut ()) {
-        add(k, page, child.pte);
-    }
-    #[inline(always)]
-    fn spare_used(_: K, (): &()) -> bool {
-        false
-    }
-    fn remove(k: K, page: Low<Page>, pte: Kmapped) {
-        remove_entry(k, page, pte);
-    }
-    fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, (): &mut ()) {
-        remove_entry(k, page, old.pte);
-        add(k, page, new.pte);
-    }
-
-    #[inline(always)]
-    fn mapped(k: K, page: Low<Page>) -> bool {
-        page.rmap(k) != 0
-    }
     fn mapcount(k: K, page: Low<Page>) -> u32 {
         let mut n = 0;
         each_entry(k, page, &mut |_| n += 1);
@@ -229,9 +182,7 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
         if page.rmap(k) != 0 {
             return result;
         }
-        mod_page_state(k, State::NrMapped, u32::MAX);
-        k.probe(Probe::PageUnmapped);
-        Unmap::Success
+        chained::unmapped(k)
     }
 
     #[cfg(not(target_os = "none"))]

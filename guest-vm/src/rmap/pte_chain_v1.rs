@@ -8,12 +8,12 @@
 //!
 //! Invariant: an element is on the free list, in exactly one page's list, or somebody's spare.
 
-use super::chained::{self, PteAddr, entry_young, unmap_asserts, unmap_entry};
+use super::chained::{self, PteAddr, each_pte_alike, entry_young, unmap_asserts, unmap_entry};
 use super::{PteAt, ReverseMap, Unmap};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Vma, pg};
+use crate::layout::{Page, Vma, pg};
 use crate::page;
 use crate::page_alloc::{Gfp, alloc_pages, page_address};
 use crate::percpu::{State, mod_page_state};
@@ -112,7 +112,7 @@ pub fn free_elements<K: Kernel>(k: K) -> u32 {
 }
 
 /// page_add_rmap.
-fn add<K: Kernel>(k: K, page: Low<Page>, pte: u32, spare: &mut Low<Element>) {
+fn add<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped, spare: &mut Low<Element>) {
     if page::test(k, page, pg::RESERVED) {
         return;
     }
@@ -121,7 +121,7 @@ fn add<K: Kernel>(k: K, page: Low<Page>, pte: u32, spare: &mut Low<Element>) {
     *spare = Low::NULL;
     page::map_lock(k, page);
     let first = head(k, page);
-    element.set_pte(k, pte);
+    element.set_pte(k, pte.0);
     element.set_next(k, first);
     page.set_rmap(k, element.va());
     if first.is_null() {
@@ -143,7 +143,7 @@ fn unlink<K: Kernel>(k: K, page: Low<Page>, prev: Low<Element>, element: Low<Ele
 }
 
 /// page_remove_rmap: walks the list until it finds the pte.
-fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
+fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
     if page::test(k, page, pg::RESERVED) {
         return;
     }
@@ -152,7 +152,7 @@ fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: u32) {
     let mut at = head(k, page);
     loop {
         bug_on!(k, PteChainV1, at.is_null(), page.va());
-        if at.pte(k) == pte {
+        if at.pte(k) == pte.0 {
             break;
         }
         prev = at;
@@ -175,7 +175,7 @@ impl super::Scheme for SingleChains {
 }
 
 impl<K: Kernel> ReverseMap<K> for SingleChains {
-    type Spare = Low<Element>;
+    each_pte_alike!(K, Low<Element>);
 
     fn boot(k: K) -> Result<(), Oom> {
         free_list(k).lock(k).init(k);
@@ -194,40 +194,6 @@ impl<K: Kernel> ReverseMap<K> for SingleChains {
         }
     }
 
-    #[inline(always)]
-    fn pte_page_init(k: K, page: Low<Page>, mm: Low<Mm>, addr: u32) {
-        chained::pte_page_init(k, page, mm, addr);
-    }
-    #[inline(always)]
-    fn pte_page_exit(k: K, page: Low<Page>) {
-        chained::pte_page_exit(k, page);
-    }
-
-    fn add_anon(k: K, page: Low<Page>, _: Low<Vma>, at: PteAt, spare: &mut Low<Element>) {
-        add(k, page, at.pte.0, spare);
-    }
-    fn add_file(k: K, page: Low<Page>, at: PteAt, spare: &mut Low<Element>) {
-        add(k, page, at.pte.0, spare);
-    }
-    fn dup(k: K, page: Low<Page>, child: PteAt, spare: &mut Low<Element>) {
-        add(k, page, child.pte.0, spare);
-    }
-    #[inline(always)]
-    fn spare_used(_: K, spare: &Low<Element>) -> bool {
-        spare.is_null()
-    }
-    fn remove(k: K, page: Low<Page>, pte: Kmapped) {
-        remove_entry(k, page, pte.0);
-    }
-    fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, spare: &mut Low<Element>) {
-        remove_entry(k, page, old.pte.0);
-        add(k, page, new.pte.0, spare);
-    }
-
-    #[inline(always)]
-    fn mapped(k: K, page: Low<Page>) -> bool {
-        page.rmap(k) != 0
-    }
     fn mapcount(k: K, page: Low<Page>) -> u32 {
         let mut n = 0;
         each_entry(k, page, &mut |_| n += 1);
@@ -265,9 +231,7 @@ impl<K: Kernel> ReverseMap<K> for SingleChains {
         if page.rmap(k) != 0 {
             return result;
         }
-        mod_page_state(k, State::NrMapped, u32::MAX);
-        k.probe(Probe::PageUnmapped);
-        Unmap::Success
+        chained::unmapped(k)
     }
 
     #[cfg(not(target_os = "none"))]

@@ -14,7 +14,7 @@
 //!
 //! Invariant: swap_mm is init_mm's list head or an mm on the list.
 
-use super::{Adjust, PteAt, ReverseMap, Unmap};
+use super::{PteAt, ReverseMap, Unmap};
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Page, Vma, pg, vm};
 use crate::lru::mark_page_accessed;
@@ -309,12 +309,8 @@ fn scan_next<K: Kernel>(k: K, scanner: &mut Scanner) -> Option<Scan> {
 }
 
 impl<K: Kernel> ReverseMap<K> for SwapOut {
-    counts_only!(K);
+    type Spare = ();
 
-    #[inline(always)]
-    fn vma_bytes(_: K) -> u32 {
-        0
-    }
     #[inline(always)]
     fn mm_bytes(_: K) -> u32 {
         4
@@ -323,26 +319,6 @@ impl<K: Kernel> ReverseMap<K> for SwapOut {
     fn cache_bytes(_: K, _: CacheId) -> Option<u32> {
         None
     }
-    #[inline(always)]
-    fn vma_init(_: K, _: Low<Vma>) {}
-    #[inline(always)]
-    fn prepare_anon(_: K, _: Low<Vma>) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn vma_forked(_: K, _: Low<Vma>, _: Low<Vma>) {}
-    #[inline(always)]
-    fn vma_gone(_: K, _: Low<Vma>) {}
-    #[inline(always)]
-    fn mergeable(_: K, _: Low<Vma>, _: Low<Vma>) -> bool {
-        true
-    }
-    #[inline(always)]
-    fn adjust_begin(_: K, _: &Adjust) -> Result<(), Oom> {
-        Ok(())
-    }
-    #[inline(always)]
-    fn adjust_end(_: K, _: &Adjust) {}
 
     fn mm_init(k: K, mm: Low<Mm>, _: Low<Mm>) -> Result<(), Oom> {
         set_swap_address(k, mm, 0);
@@ -422,10 +398,6 @@ impl<K: Kernel> ReverseMap<K> for SwapOut {
         if page.rmap(k) != 0 || page::test(k, page, pg::ANON) {
             return Err(("a reverse map's word or flag", page.rmap(k)));
         }
-        Ok(())
-    }
-    #[cfg(not(target_os = "none"))]
-    fn check_vma(_: K, _: Low<Vma>) -> Result<(), &'static str> {
         Ok(())
     }
     #[cfg(not(target_os = "none"))]
