@@ -123,8 +123,6 @@ pub struct Cpu {
     pub(crate) stack_mask: u32,
     /// Highest EIP.
     pub(crate) code_limit: u32,
-    /// CS is a 32-bit segment with base 0 and no limit.
-    pub(crate) flat_code: bool,
     /// Debug conditions (bits of DR6) that trap when the instruction has completed.
     pub(crate) debug_pending: u32,
     /// The last instruction loaded SS: no debug exception before the next one has completed.
@@ -182,7 +180,6 @@ impl Cpu {
             flat_writes: 0,
             stack_mask: u32::MAX,
             code_limit: u32::MAX,
-            flat_code: true,
             debug_pending: 0,
             debug_shadow: false,
             cpl: 0,
@@ -307,7 +304,6 @@ impl Cpu {
         self.flat_writes = 0;
         let cs = self.segs[Seg::Cs as usize];
         self.code_limit = cs.limit;
-        self.flat_code = cs.base == 0 && cs.limit == u32::MAX && cs.is_32bit();
         self.stack_mask = if self.segs[Seg::Ss as usize].is_32bit() {
             u32::MAX
         } else {

@@ -3,7 +3,7 @@
 //! The integer instructions of an i686 in real, protected and virtual-8086 mode, 16- and 32-bit
 //! segments, gates, tasks, debug registers, over the memory of `emu_mmu`. Every instruction has one implementation; the two engines differ in how
 //! they find it: `reference` decodes each instruction when it comes to it, `fast` keeps decoded
-//! blocks (D15) of flat 32-bit code and leaves the rest, at its speed, to `reference`. Everything an engine does counts events into the MMU's account by the rules of
+//! blocks (D15). Everything an engine does counts events into the MMU's account by the rules of
 //! decisions D4 and D5, so both engines count alike.
 //!
 //! Not modelled: x87, MMX and SSE (#NM or #UD), virtual-8086 mode extensions, system management

@@ -3,10 +3,12 @@
 //! A block is a straight run of instructions inside one frame, up to and with the first that may go
 //! elsewhere. Frames that hold decoded code are watched by the MMU; a write to one drops all its
 //! blocks. An instruction that runs over the end of its page is not kept: the reference executes
-//! it. Only code of flat 32-bit segments is kept. Invariant: a live block's operations are what its frame holds now.
+//! it. The same bytes are other code in a 16-bit segment, so a block is known by its address and the
+//! size of its segment: its [`Key`]. Invariant: a live block's operations are what its frame holds now.
 
 use crate::decode::{CodeSize, Decoded, MAX_LEN, Translator};
 use crate::op::{END, NEW_LINE, Op, PROBE};
+use crate::segment::Segment;
 use emu_mmu::{Mmu, PAGE_SIZE, Pfn, PhysAddr};
 use lowmem_cost::Event;
 use std::collections::HashMap;
@@ -25,14 +27,50 @@ const PAGES: usize = 64;
 pub(crate) type BlockId = u32;
 /// No block.
 pub(crate) const NONE: BlockId = u32::MAX;
-/// Where a dropped block is: nowhere.
-const NOWHERE: PhysAddr = PhysAddr(u64::MAX);
+/// Physical address of a block, with [`NARROW`] added for code of 16-bit segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key(u64);
+
+/// Beyond every physical address.
+const NARROW: u64 = 1 << 62;
+/// Key of a dropped block: nowhere.
+const NOWHERE: Key = Key(u64::MAX);
+
+impl Key {
+    /// The key of what lies at `at` as code of `cs`.
+    #[inline(always)]
+    pub(crate) fn new(at: PhysAddr, cs: &Segment) -> Key {
+        Key(at.0 | if cs.is_32bit() { 0 } else { NARROW })
+    }
+
+    /// The key of another place in the same page.
+    #[inline(always)]
+    pub(crate) fn in_page(self, offset: u32) -> Key {
+        Key(self.0 & !0xfff | u64::from(offset & 0xfff))
+    }
+
+    fn at(self) -> PhysAddr {
+        PhysAddr(self.0 & !NARROW)
+    }
+
+    fn size(self) -> CodeSize {
+        if self.0 & NARROW == 0 {
+            CodeSize::Bits32
+        } else {
+            CodeSize::Bits16
+        }
+    }
+}
 
 /// A run of operations.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// Physical address of its first byte, [`NOWHERE`] when dropped.
+    /// [`NOWHERE`] when dropped.
+    pub(crate) key: Key,
+    /// Physical address of its first byte.
     pub(crate) at: PhysAddr,
+    /// Bytes of all operations.
+    pub(crate) bytes: u32,
     pub(crate) ops: Box<[Op]>,
     /// What all operations but the last count when they retire.
     pub(crate) counts: Box<[(Event, u64)]>,
@@ -69,7 +107,7 @@ type AddressMap<K, V> = HashMap<K, V, BuildHasherDefault<AddressHasher>>;
 
 #[derive(Debug, Clone, Copy)]
 struct Target {
-    eip: u32,
+    va: u32,
     block: BlockId,
 }
 
@@ -84,7 +122,7 @@ struct CodePage {
 #[derive(Debug)]
 pub(crate) struct Blocks {
     blocks: Vec<Block>,
-    by_address: AddressMap<u64, BlockId>,
+    by_key: AddressMap<u64, BlockId>,
     by_frame: AddressMap<u32, Vec<BlockId>>,
     free: Vec<BlockId>,
     targets: Box<[Target; TARGETS]>,
@@ -99,15 +137,10 @@ impl Blocks {
     pub(crate) fn new() -> Self {
         Self {
             blocks: Vec::new(),
-            by_address: HashMap::default(),
+            by_key: HashMap::default(),
             by_frame: HashMap::default(),
             free: Vec::new(),
-            targets: Box::new(
-                [Target {
-                    eip: 0,
-                    block: NONE,
-                }; TARGETS],
-            ),
+            targets: Box::new([Target { va: 0, block: NONE }; TARGETS]),
             pages: [CodePage {
                 vpn: u32::MAX,
                 generation: 0,
@@ -139,19 +172,19 @@ impl Blocks {
     /// Remembers that `next` follows `id`, by a taken transfer or not, in the same page.
     #[inline(always)]
     pub(crate) fn link(&mut self, id: BlockId, which: usize, next: BlockId) {
-        // The table may have been cleared since; a wrong link does no harm, because its address is
+        // The table may have been cleared since; a wrong link does no harm, because its key is
         // checked.
         if let Some(block) = self.blocks.get_mut(id as usize) {
             block.links[which] = next;
         }
     }
 
-    /// The linked block, if it is at `at`.
+    /// The linked block, if it has this key.
     #[inline(always)]
-    pub(crate) fn linked(&self, id: BlockId, which: usize, at: PhysAddr) -> Option<BlockId> {
+    pub(crate) fn linked(&self, id: BlockId, which: usize, key: Key) -> Option<BlockId> {
         let next = self.blocks[id as usize].links[which];
         let block = self.blocks.get(next as usize)?;
-        (block.at == at).then_some(next)
+        (block.key == key).then_some(next)
     }
 
     /// Frame of a code page as last seen, if no translation has changed since.
@@ -170,57 +203,62 @@ impl Blocks {
         };
     }
 
-    /// The block that starts at `at`, where EIP is `eip`; decoded if need be.
+    /// The block with this key, at the linear address `va`; decoded if need be.
     #[inline(always)]
     pub(crate) fn find(
         &mut self,
-        eip: u32,
-        at: PhysAddr,
+        va: u32,
+        key: Key,
         mmu: &mut Mmu,
         translator: &mut Translator,
         fetch: &FetchShape,
     ) -> BlockId {
-        let t = self.targets[(eip ^ eip >> 12) as usize % TARGETS];
-        if t.eip == eip
+        let t = self.targets[(va ^ va >> 12) as usize % TARGETS];
+        if t.va == va
             && let Some(block) = self.blocks.get(t.block as usize)
-            && block.at == at
+            && block.key == key
         {
             return t.block;
         }
-        self.find_slow(eip, at, mmu, translator, fetch)
+        self.find_slow(va, key, mmu, translator, fetch)
     }
 
     #[inline(never)]
     fn find_slow(
         &mut self,
-        eip: u32,
-        at: PhysAddr,
+        va: u32,
+        key: Key,
         mmu: &mut Mmu,
         translator: &mut Translator,
         fetch: &FetchShape,
     ) -> BlockId {
-        let id = match self.by_address.get(&at.0) {
+        let id = match self.by_key.get(&key.0) {
             Some(&id) => id,
-            None => self.build(at, mmu, translator, fetch),
+            None => self.build(key, mmu, translator, fetch),
         };
-        self.targets[(eip ^ eip >> 12) as usize % TARGETS] = Target { eip, block: id };
+        self.targets[(va ^ va >> 12) as usize % TARGETS] = Target { va, block: id };
         id
     }
 
     fn build(
         &mut self,
-        at: PhysAddr,
+        key: Key,
         mmu: &mut Mmu,
         translator: &mut Translator,
         fetch: &FetchShape,
     ) -> BlockId {
-        if self.by_address.len() >= MAX_BLOCKS {
+        if self.by_key.len() >= MAX_BLOCKS {
             self.clear();
         }
-        let ops = decode_run(at, mmu, translator, fetch, self.probes);
+        let at = key.at();
+        let ops = decode_run(key, mmu, translator, fetch, self.probes);
         let (counts, line_hits) = static_counts(&ops);
         let block = Block {
+            key,
             at,
+            bytes: ops
+                .last()
+                .map_or(0, |op| u32::from(op.at) + u32::from(op.len)),
             ops,
             counts,
             line_hits,
@@ -236,7 +274,7 @@ impl Blocks {
                 self.blocks.len() as BlockId - 1
             }
         };
-        self.by_address.insert(at.0, id);
+        self.by_key.insert(key.0, id);
         self.by_frame.entry(at.pfn().0).or_default().push(id);
         mmu.watch_code(at.pfn());
         id
@@ -249,8 +287,8 @@ impl Blocks {
         for frame in mmu.take_code_writes() {
             for id in self.by_frame.remove(&frame.0).unwrap_or_default() {
                 let block = &mut self.blocks[id as usize];
-                self.by_address.remove(&block.at.0);
-                block.at = NOWHERE;
+                self.by_key.remove(&block.key.0);
+                block.key = NOWHERE;
                 block.links = [NONE; 2];
                 self.free.push(id);
             }
@@ -278,12 +316,13 @@ pub(crate) enum FetchKind {
 /// Decodes from `at` to the end of the block. Empty if already the first instruction runs over the
 /// page's end.
 fn decode_run(
-    at: PhysAddr,
+    key: Key,
     mmu: &Mmu,
     translator: &mut Translator,
     fetch: &FetchShape,
     probes: bool,
 ) -> Box<[Op]> {
+    let (at, size) = (key.at(), key.size());
     let mut bytes = [0; MAX_OPS * MAX_LEN];
     let to_end = (PAGE_SIZE - at.offset()) as usize;
     let have = to_end.min(bytes.len());
@@ -294,8 +333,7 @@ fn decode_run(
     let mut offset = 0;
     let mut line = u32::MAX;
     while offset < have && ops.len() < MAX_OPS {
-        let Decoded::Op(mut op) = translator.decode(&bytes[offset..have], CodeSize::Bits32, probes)
-        else {
+        let Decoded::Op(mut op) = translator.decode(&bytes[offset..have], size, probes) else {
             break;
         };
         op.at = offset as u16;

@@ -3,13 +3,12 @@
 //! Exactly what the reference does, with these shortcuts: an instruction is decoded once per place;
 //! of a run of instructions in one line of the front end only the first is looked up, the others
 //! are hits that change no state (D5); what retires is counted once per block. Everything unusual
-//! (breakpoints, single-stepping, a code segment that is not flat and 32-bit, instructions over a
-//! page's end)
+//! (breakpoints, single-stepping, instructions over the end of a page or of the code segment)
 //! goes one instruction at a time through the reference. Invariant: at every interrupt point and
 //! whenever a handler marked `SYNC` runs, account and count of retired instructions are the
 //! reference's.
 
-use super::blocks::{BlockId, Blocks, FetchKind, FetchShape, count_prefix};
+use super::blocks::{Block, BlockId, Blocks, FetchKind, FetchShape, Key, count_prefix};
 use super::{Step, taken_class};
 use crate::bus::Bus;
 use crate::cpu::{CR0_PG, Cpu};
@@ -17,7 +16,7 @@ use crate::decode::Translator;
 use crate::fault::Raised;
 use crate::flags::{RF, TF};
 use crate::op::{ACCESSES, NEW_LINE, Op, Out, PROBE, SHADOW, SYNC};
-use emu_mmu::{PhysAddr, VirtAddr};
+use emu_mmu::PhysAddr;
 use lowmem_cost::Event;
 
 /// How a block ended.
@@ -64,7 +63,7 @@ impl Cpu {
                     step => return step,
                 }
             };
-            let from = self.eip;
+            let from = self.code_address().0;
             let step = match self.run_block(blocks, id, translator, bus) {
                 End::Done { step, taken, sync } => {
                     if sync {
@@ -123,24 +122,32 @@ impl Cpu {
         fetch: &FetchShape,
         previous: Option<(BlockId, u32, usize)>,
     ) -> Option<BlockId> {
-        let eip = self.eip;
+        let va = self.code_address().0;
         if let Some((id, from, which)) = previous
-            && (eip ^ from) >> 12 == 0
+            && (va ^ from) >> 12 == 0
             && self.other_flags & (TF | RF) == 0
         {
-            let page = blocks.block(id).at.pfn().base();
-            let at = page.plus(u64::from(eip & 0xfff));
-            let next = match blocks.linked(id, which, at) {
+            // A block before this one that did not end with `SYNC`: CS is what it was.
+            let key = blocks.block(id).key.in_page(va);
+            let next = match blocks.linked(id, which, key) {
                 Some(next) => next,
                 None => {
-                    let next = blocks.find(eip, at, &mut self.mmu, translator, fetch);
+                    let next = blocks.find(va, key, &mut self.mmu, translator, fetch);
                     blocks.link(id, which, next);
                     next
                 }
             };
-            return (!blocks.block(next).ops.is_empty()).then_some(next);
+            return self.runs(blocks.block(next)).then_some(next);
         }
         self.find_block(blocks, translator, fetch)
+    }
+
+    /// There is something in the block, and it lies within the code segment's limit.
+    #[inline(always)]
+    fn runs(&self, block: &Block) -> bool {
+        let end = u64::from(self.eip) + u64::from(block.bytes);
+        let inside = self.code_limit == u32::MAX || end <= u64::from(self.code_limit) + 1;
+        block.bytes != 0 && inside
     }
 
     #[inline(never)]
@@ -152,10 +159,10 @@ impl Cpu {
     ) -> Option<BlockId> {
         let watched =
             self.other_flags & (TF | RF) != 0 || self.breakpoints_on() || self.debug_pending != 0;
-        if !self.flat_code || watched || !self.breakpoints.is_empty() {
+        if watched || !self.breakpoints.is_empty() {
             return None;
         }
-        let va = VirtAddr(self.eip);
+        let va = self.code_address();
         let frame = match blocks.page(va.vpn()) {
             Some(frame) => frame,
             None => {
@@ -165,8 +172,9 @@ impl Cpu {
             }
         };
         let at = frame.base().plus(u64::from(va.offset()));
-        let id = blocks.find(self.eip, at, &mut self.mmu, translator, fetch);
-        (!blocks.block(id).ops.is_empty()).then_some(id)
+        let key = Key::new(at, &self.segs[1]);
+        let id = blocks.find(va.0, key, &mut self.mmu, translator, fetch);
+        self.runs(blocks.block(id)).then_some(id)
     }
 
     /// Executes a block from its start.
@@ -180,20 +188,21 @@ impl Cpu {
     ) -> End {
         let block = blocks.block(id);
         let start = self.eip;
+        let linear = self.code_address();
         let (last, prefix) = block.ops.split_last().expect("blocks are not empty");
         for (i, op) in prefix.iter().enumerate() {
             if op.marks & NEW_LINE != 0 {
-                let va = start.wrapping_add(u32::from(op.at));
-                match self.mmu.fetch(VirtAddr(va), op.len, self.privilege) {
+                let va = linear.wrapping_add(u32::from(op.at));
+                match self.mmu.fetch(va, op.len, self.privilege) {
                     Ok(at) if at.0 == block.at.0 + u64::from(op.at) => {}
                     Ok(at) => {
                         self.commit(&prefix[..i]);
-                        self.eip = va;
+                        self.eip = start.wrapping_add(u32::from(op.at));
                         return End::Other(self.executed_elsewhere(translator, at, bus));
                     }
                     Err(f) => {
                         self.commit(&prefix[..i]);
-                        self.eip = va;
+                        self.eip = start.wrapping_add(u32::from(op.at));
                         self.page_fault(f);
                         return End::Other(self.faulted());
                     }
@@ -251,7 +260,8 @@ impl Cpu {
             };
         }
         if op.marks & NEW_LINE != 0 {
-            match self.mmu.fetch(VirtAddr(self.eip), op.len, self.privilege) {
+            let va = self.code_address();
+            match self.mmu.fetch(va, op.len, self.privilege) {
                 Ok(at) if at == expected => {}
                 Ok(at) => return End::Other(self.executed_elsewhere(translator, at, bus)),
                 Err(f) => {
@@ -290,7 +300,7 @@ impl Cpu {
                 debug_assert!(matches!(out, Out::Next | Out::Serial));
                 self.eip = from.wrapping_add(u32::from(op.len));
                 self.retire(op, op.class);
-                let crossed = (self.eip ^ from) >> 12 != 0 && op.marks & SHADOW == 0;
+                let crossed = self.crossed_page(from) && op.marks & SHADOW == 0;
                 let step = if crossed || out == Out::Serial {
                     Step::Point
                 } else {
@@ -315,7 +325,7 @@ impl Cpu {
         at: PhysAddr,
         bus: &mut B,
     ) -> Step {
-        match self.decode_found(translator, VirtAddr(self.eip), at) {
+        match self.decode_found(translator, self.code_address(), at) {
             Ok(found) => self.execute(&found.op, bus),
             Err(Raised) => self.faulted(),
         }

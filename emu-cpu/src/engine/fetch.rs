@@ -65,6 +65,13 @@ impl Cpu {
         VirtAddr(self.segs[1].base.wrapping_add(self.eip))
     }
 
+    /// EIP lies in another linear page than it did at `from`, in the same segment.
+    #[inline(always)]
+    pub(crate) fn crossed_page(&self, from: u32) -> bool {
+        let base = self.segs[1].base;
+        (base.wrapping_add(from) ^ base.wrapping_add(self.eip)) >> 12 != 0
+    }
+
     fn check_code_limit(&mut self, len: u8) -> Result<(), Raised> {
         let last = self.eip.wrapping_add(u32::from(len) - 1);
         if self.code_limit != u32::MAX && (last > self.code_limit || last < self.eip) {

@@ -182,7 +182,7 @@ impl Cpu {
             Out::Next => {
                 self.eip = next;
                 self.retire(op, op.class);
-                if (next ^ from) >> 12 == 0 || op.marks & SHADOW != 0 {
+                if !self.crossed_page(from) || op.marks & SHADOW != 0 {
                     step = Step::Next;
                 }
             }

@@ -35,7 +35,8 @@ const LOW_DATA: u32 = 0x5_0000;
 fn descriptors() -> [Descriptor; 12] {
     let plain = |base: u32, limit: u32, access: u16| Descriptor::new(base, limit, access);
     [
-        plain(USER_CODE, 0x3fff, 0xfb),
+        // Pages of linear addresses end inside it, and it ends inside a page.
+        plain(USER_CODE + 0x7f5, 0xfff, 0xfb),
         plain(USER_DATA, 0xffff, 0xf3),
         // Expand-down, 32-bit, DPL 3.
         plain(0, 0x0fff_ffff, 0xc0f7),
@@ -152,7 +153,7 @@ fn real_handlers(cpu: &mut Cpu) {
 
 fn plain_segments(cpu: &mut Cpu, access: u16) {
     for (seg, at) in [
-        (Seg::Cs, LOW_CODE),
+        (Seg::Cs, LOW_CODE + 0x130),
         (Seg::Ss, LOW_DATA),
         (Seg::Ds, LOW_DATA),
         (Seg::Es, LOW_DATA),
