@@ -83,11 +83,6 @@ pub fn pkmap_base<K: Kernel>(k: K) -> u32 {
 /// Slots of the kmap window: one page-table page.
 pub const LAST_PKMAP: u32 = 512;
 
-/// Lowest address that is never in the direct map: every [`Kmapped`] at or above it is a slot.
-pub fn slots_start<K: Kernel>(k: K) -> u32 {
-    pkmap_base(k)
-}
-
 /// kmap_prot: present, writable, accessed, dirty; the real one is global where PGE is, the slots are flushed one by one.
 fn kmap_prot<K: Kernel>(k: K) -> Prot {
     Prot(if k.two_tables() { 0x063 } else { 0x163 })

@@ -29,8 +29,6 @@ pub const RW: u32 = 0x002;
 pub const USER: u32 = 0x004;
 /// Accessed: bit number for [`Kernel::pte_test_and_clear_bit`].
 pub const ACCESSED_BIT: u32 = 5;
-/// Dirty: bit number.
-pub const DIRTY_BIT: u32 = 6;
 /// Accessed.
 pub const ACCESSED: u32 = 0x020;
 /// Dirty.
@@ -413,11 +411,6 @@ pub fn ptep_get_and_clear<K: Kernel>(k: K, p: Kmapped) -> Pte {
 #[inline(always)]
 pub fn ptep_test_and_clear_young<K: Kernel>(k: K, p: Kmapped) -> bool {
     k.pte_test_and_clear_bit(p, ACCESSED_BIT)
-}
-/// Clears Dirty by a locked bit operation; whether it was set.
-#[inline(always)]
-pub fn ptep_test_and_clear_dirty<K: Kernel>(k: K, p: Kmapped) -> bool {
-    k.pte_test_and_clear_bit(p, DIRTY_BIT)
 }
 /// Clears RW (ptep_set_wrprotect: locked bit reset).
 #[inline(always)]

@@ -28,11 +28,7 @@ pub const ROOT_END: u32 = 0x8_0000;
 /// Where the kernel image is loaded.
 pub const IMAGE: u32 = 0x10_0000;
 
-/// PAGE_OFFSET of the 3G/1G split.
-pub const PAGE_OFFSET_3G1G: u32 = 0xc000_0000;
 /// PAGE_OFFSET of the 4G/4G split (RHEL3/RHEL4: 32 MB).
 pub const PAGE_OFFSET_4G4G: u32 = 0x0200_0000;
-/// Most low memory a 3G/1G kernel maps: 1 GB less 128 MB for vmalloc.
-pub const MAXMEM_3G1G: u32 = 0x3800_0000;
 /// Most low memory a 4G/4G kernel maps: up to 128 MB below the shared 16 MB window.
 pub const MAXMEM_4G4G: u32 = 0xff00_0000 - 0x0800_0000 - PAGE_OFFSET_4G4G;

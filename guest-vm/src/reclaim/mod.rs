@@ -76,10 +76,6 @@ guest_struct! {
     at 68 => word oom_first, set_oom_first: u32;
     at 72 => word oom_last, set_oom_last: u32;
     at 76 => word oom_count, set_oom_count: u32;
-    /// Request in trouble: its owner, order and zone, for the report.
-    at 80 => word request_owner, set_request_owner: u32;
-    at 84 => word request_order, set_request_order: u32;
-    at 88 => word request_zone, set_request_zone: u32;
     /// 1 while the kernel can reclaim: boot has made tasks and lists.
     at 92 => word ready, set_ready: u32;
     /// 2.6.0: refill_counter of each zone.
