@@ -1,8 +1,8 @@
 //! Cycle mode: the guest kernel's image on the emulated CPU, ring 3 from the trace.
 //!
 //! Entering loads what boot left ([`lowmem_abi::boot::CpuStart`]) and the running task's frame into a CPU with empty TLBs and
-//! caches; it then stands at CPL 3. Leaving checks that it stands there again and writes the registers back to the
-//! frame. Ports stop the CPU; transfers are carried out between instructions.
+//! caches; it then stands at CPL 3. There is no way back to native mode. Ports stop the CPU;
+//! transfers are carried out between instructions.
 //!
 //! A resched interrupt is raised when its step comes up and is taken at that operation boundary. A call is posted to the mailbox
 //! only once it has entered the kernel: a page fault in the pushes of the sysenter stub finds the running task named as
@@ -23,9 +23,6 @@ use emu_cpu::{
     TableRegister, UserOp, Via, regs,
 };
 use emu_mmu::{Mmu, PhysMem};
-use guest_vm::kernel::Kernel;
-use guest_vm::layout::Frame;
-use guest_vm::ptr::Low;
 use lowmem_abi::boot::{VECTOR_RESCHED, VECTOR_TICK};
 use lowmem_abi::port;
 use lowmem_cost::{Account, Geometry, Side};
@@ -175,44 +172,6 @@ impl Machine {
         &cpu.mmu.mem
     }
 
-    /// Takes the memory back from the CPU, which must stand at CPL 3.
-    pub fn leave_cycle(&mut self, operation: u64) -> Result<Account, MachineError> {
-        let Memory::Cycle(cpu) = std::mem::replace(&mut self.memory, Memory::Moving) else {
-            panic!("a machine leaves cycle mode only when it is in it");
-        };
-        let root = cpu.cr3();
-        let account = cpu.mmu.account.clone();
-        let (regs, eip, eflags, cpl) = (cpu.regs.all(), cpu.eip, cpu.eflags(), cpu.cpl());
-        let Cpu { mmu, .. } = *cpu;
-        self.memory = Memory::Native(Box::new(mmu.mem));
-        self.attach();
-        let wrong = |reason: String| MachineError::Guest { operation, reason };
-        if cpl != 3 {
-            return Err(wrong(format!("cpl {cpl} at a boundary")));
-        }
-        if root != self.user_root() {
-            return Err(wrong(format!(
-                "cr3 {root:#x} at a boundary, the running task's directory is {:#x}",
-                self.user_root()
-            )));
-        }
-        self.host.cr3 = if self.k.axes().two_tables() {
-            self.start.cr3
-        } else {
-            root
-        };
-        self.host.reload_slots(self.start.cr3);
-        let k = self.k;
-        let frame = guest_vm::task::current(k).frame(k);
-        self.frame = frame;
-        write_frame(k, frame, &regs, eip, eflags);
-        frame.set_cs(k, self.start.user_cs);
-        frame.set_ss(k, self.start.user_ds);
-        frame.set_ds(k, self.start.user_ds);
-        frame.set_es(k, self.start.user_ds);
-        Ok(account)
-    }
-
     /// The CPU, in cycle mode.
     pub fn cpu(&self) -> Option<&Cpu> {
         match &self.memory {
@@ -287,19 +246,6 @@ impl Machine {
             }
         }
     }
-}
-
-fn write_frame(k: crate::native::Native, f: Low<Frame>, regs: &[u32; 8], eip: u32, eflags: u32) {
-    f.set_eax(k, regs[0]);
-    f.set_ecx(k, regs[1]);
-    f.set_edx(k, regs[2]);
-    f.set_ebx(k, regs[3]);
-    f.set_esp(k, regs[4]);
-    f.set_ebp(k, regs[5]);
-    f.set_esi(k, regs[6]);
-    f.set_edi(k, regs[7]);
-    f.set_eip(k, eip);
-    f.set_eflags(k, eflags);
 }
 
 pub(crate) struct MachineBus<'a> {

@@ -10,7 +10,6 @@
 
 use crate::device::Devices;
 use crate::machine::Eviction;
-use crate::walk;
 use emu_mmu::{Pfn, PhysAddr, PhysMem};
 use guest_vm::axes::Axes;
 use guest_vm::kernel::{CopyDir, Flush, Half, Kernel};
@@ -145,20 +144,6 @@ impl Host {
     /// First address of the direct map.
     pub fn page_offset(&self) -> u32 {
         self.page_offset
-    }
-
-    /// Reads the slots' frames from the kernel's page tables (`root`: physical address of the kernel's directory), after
-    /// the emulated CPU has changed them.
-    pub fn reload_slots(&mut self, root: u32) {
-        // SAFETY: `mem` is valid for the life of `self`; shared reads only.
-        let mem = unsafe { &*self.mem };
-        for (i, slot) in self.slots.iter_mut().enumerate() {
-            let va = WINDOW_START + ((i as u32) << 12);
-            *slot = match walk::lookup(mem, root, va) {
-                Some(leaf) if leaf.present() => leaf.frame(va).0,
-                _ => NO_FRAME,
-            };
-        }
     }
 
     #[inline(always)]

@@ -273,10 +273,6 @@ impl Replayer {
     pub fn trace_name(&self) -> &str {
         &self.name
     }
-    /// Guest id of the running task.
-    pub fn current_pid(&self) -> u32 {
-        pid(self.current)
-    }
     /// Guest id of the task that runs after the pending entry.
     pub fn next_pid(&self) -> u32 {
         pid(self.next_task)
