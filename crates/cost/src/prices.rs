@@ -83,15 +83,6 @@ impl Prices {
     /// Fractions of a cycle in which prices are integers.
     pub const UNIT: u64 = 64 * 64;
 
-    /// A price list of zeros but for `prices`, in cycles: for tests and for counting single events.
-    pub fn of_cycles(prices: &[(Event, u64)]) -> Prices {
-        let mut per_event = Box::new([0; Event::COUNT]);
-        for &(event, cycles) in prices {
-            per_event[event as usize] = cycles * Self::UNIT;
-        }
-        Prices { per_event }
-    }
-
     pub(crate) fn derive(n: &Numbers) -> Prices {
         let mut per_event = Box::new([0; Event::COUNT]);
         for &event in Event::ALL {

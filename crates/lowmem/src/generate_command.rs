@@ -348,10 +348,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             "trace generate: say where to write it: -o OUT.lmt".to_owned(),
         ));
     };
-    if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-        let message = format!("{}: not a regular file", path.display());
-        return Err(Failure::Usage(message));
-    }
+    output::refuse_special(path)?;
     let load = args.load.workload();
     let trace = generate::generate(&*load, args.seed).map_err(|e| Failure::Usage(e.to_string()))?;
     trace.save(path)?;

@@ -9,11 +9,15 @@ use lowmem_cost::Preset;
 use lowmem_cost::preset::Mark;
 use lowmem_report::config::{Kernel, Rmap, Split};
 use lowmem_report::kernels::{config_of, not_covered};
+use lowmem_report::table::wrap;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// Schema of the JSON form.
 const SCHEMA: &str = "lowmem.presets/1";
+
+/// Columns of a name in the list: the longest has 14 letters.
+const NAME: usize = 15;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &PresetsArgs) -> Result<ExitCode, Failure> {
@@ -61,13 +65,13 @@ fn list() -> Result<String, Failure> {
     let mut out = String::from("cpu\n");
     for name in Preset::built_in() {
         let preset = Preset::open(name)?;
-        out.push_str(&format!("  {name:<12} {}\n", preset.title()));
-        out.push_str(&format!("  {:<12} {}\n", "", marks(&preset)));
+        out.push_str(&format!("  {name:<NAME$} {}\n", preset.title()));
+        out.push_str(&format!("  {:<NAME$} {}\n", "", marks(&preset)));
     }
     let mut axis = |title: &str, values: Vec<(&str, &str)>| {
         out.push_str(&format!("{title}\n"));
         for (name, sentence) in values {
-            out.push_str(&format!("  {name:<12}{sentence}\n"));
+            out.push_str(&format!("  {name:<NAME$} {sentence}\n"));
         }
     };
     axis("kernel", built(Kernel::VALUES, Kernel::sentence));
@@ -103,25 +107,16 @@ fn show_kernel(kernel: Kernel) -> String {
     }
     out.push_str("\nnot covered\n");
     for line in not_covered(kernel) {
-        out.push_str(&textwrap(line));
+        out.push_str(&item(line));
     }
     out
 }
 
-/// A list item, wrapped to 100 columns.
-fn textwrap(line: &str) -> String {
-    let mut out = String::from("  -");
-    let mut width = 3;
-    for word in line.split(' ') {
-        if width + 1 + word.len() > 98 {
-            out.push_str("\n   ");
-            width = 3;
-        }
-        out.push(' ');
-        out.push_str(word);
-        width += 1 + word.len();
-    }
-    out.push('\n');
+/// A list item, wrapped to the width of tables.
+fn item(text: &str) -> String {
+    let mut out = String::new();
+    wrap(&mut out, "    ", text);
+    out.replace_range(2..3, "-");
     out
 }
 

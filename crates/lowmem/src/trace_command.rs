@@ -42,11 +42,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
 }
 
 fn import(args: &ImportArgs) -> Result<(), Failure> {
-    // Refused before the work; saving refuses it, too.
-    if std::fs::metadata(&args.output).is_ok_and(|m| !m.is_file()) {
-        let message = format!("{}: not a regular file", args.output.display());
-        return Err(Failure::Usage(message));
-    }
+    output::refuse_special(&args.output)?;
     let interrupt = Interrupt::listen();
     let watcher = Board::new().row("import", &interrupt);
     let options = ImportOptions {

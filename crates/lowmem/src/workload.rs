@@ -5,6 +5,7 @@
 use crate::failure::Failure;
 use clap::ValueEnum;
 use lowmem_report::Config;
+use lowmem_report::config::Split;
 use lowmem_trace::Trace;
 use std::path::Path;
 
@@ -29,19 +30,18 @@ pub(crate) enum Layout {
     Packed,
 }
 
-/// User space of a recording: addresses of imported traces end at 3 GB.
-const RECORDED_END: u64 = 0xc000_0000;
-
 /// The trace as all configurations can run it: every split must hold its addresses.
 pub(crate) fn fit(trace: Trace, configs: &[Config], layout: Layout) -> Result<Trace, Failure> {
     let smallest = configs.iter().map(|c| (c.split.user_end(), c.split)).min();
     let Some((end, split)) = smallest else {
         return Ok(trace);
     };
+    // Addresses of imported traces end where user space of 3G/1G does.
+    let recorded_end = Split::G3G1.user_end();
     match layout {
-        Layout::Packed => Ok(trace.packed(end.min(RECORDED_END))?),
+        Layout::Packed => Ok(trace.packed(end.min(recorded_end))?),
         Layout::Recorded => {
-            let highest = match end < RECORDED_END {
+            let highest = match end < recorded_end {
                 true => trace.highest_address(),
                 false => 0,
             };

@@ -320,9 +320,6 @@ impl Config {
 
     /// Checks the ranges that types do not hold.
     pub fn check(&self) -> Result<(), ConfigError> {
-        // A kernel may stand for values that are not built.
-        self.page_cache.to_string().parse::<PageCache>()?;
-        self.reclaim.to_string().parse::<Reclaim>()?;
         let bytes = self.ram_bytes;
         if !(Self::MIN_RAM..=Self::MAX_RAM).contains(&bytes) || !bytes.is_multiple_of(4096) {
             return Err(ConfigError::Ram { bytes });

@@ -11,7 +11,7 @@ use crate::{
     error::TraceError,
     format::{self, Chunk},
     header::{Header, Info, Summary},
-    op::{Op, TaskId},
+    op::Op,
 };
 
 pub(crate) struct Inner {
@@ -98,12 +98,6 @@ impl Trace {
     #[must_use]
     pub fn tasks(&self) -> usize {
         self.inner.header.tasks.len()
-    }
-
-    /// The task that runs first.
-    #[must_use]
-    pub const fn first_task(&self) -> TaskId {
-        TaskId::FIRST
     }
 
     /// SHA-256 of the file.

@@ -20,7 +20,7 @@ mod strace;
 pub mod syscalls;
 mod tally;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use input::{Format, Text};
 
@@ -91,10 +91,4 @@ fn common_name(texts: &[Text]) -> String {
     } else {
         name.to_owned()
     }
-}
-
-/// Whether a path looks like a trace and not like a recording.
-#[must_use]
-pub fn is_trace(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e == "lmt")
 }
