@@ -24,6 +24,7 @@ pub mod import;
 pub mod model;
 pub mod op;
 mod packed;
+mod ranges;
 pub mod reduce;
 pub mod retouch;
 pub mod schedule;

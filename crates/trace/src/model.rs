@@ -429,17 +429,18 @@ impl Model {
             return fail(format!("mapping of {len} bytes at {start:#x}"));
         }
         let mm = self.current_mm()?;
-        if flags.contains(MapFlags::FIXED) {
-            let gone = mm.unmap(start, end);
-            self.ptes -= gone;
-        } else if let Some(other) = mm.space.overlap(start, end) {
-            return fail(format!(
+        let gone = match flags.contains(MapFlags::FIXED) {
+            true => mm.unmap(start, end),
+            false => 0,
+        };
+        let added = mm.space.add(area(start, end));
+        self.ptes -= gone;
+        added.or_else(|other| {
+            fail(format!(
                 "recorded result {start:#x}..{end:#x} is occupied by {:#x}..{:#x}",
                 other.start, other.end
-            ));
-        }
-        self.current_mm()?.space.add(area(start, end));
-        Ok(())
+            ))
+        })
     }
 
     fn birth(&mut self, child: TaskId, mm: usize) -> Check {
@@ -501,9 +502,6 @@ impl Model {
             if start >= end || start % PAGE != 0 || end % PAGE != 0 || end > USER_END {
                 return fail(format!("exec mapping {start:#x}..{end:#x}"));
             }
-            if let Some(other) = mm.space.overlap(start, end) {
-                return fail(format!("exec mappings overlap at {:#x}", other.start));
-            }
             let shared = m.flags.contains(MapFlags::SHARED);
             let (object, offset) = match m.file {
                 Some(f) if shared => (
@@ -524,18 +522,31 @@ impl Model {
             if m.kind == crate::MappingKind::Stack {
                 mm.stack = Some((start, u64::from(image.stack_top)));
             }
-            mm.space.add(Area {
+            let area = Area {
                 start,
                 end,
                 prot: m.prot,
                 object,
                 offset,
-            });
+            };
+            if let Err(other) = mm.space.add(area) {
+                return fail(format!("exec mappings overlap at {:#x}", other.start));
+            }
         }
         self.mms.push(Some(mm));
         self.tasks[self.current.index()].mm = Some(self.mms.len() - 1);
         self.spaces += 1;
         Ok(())
+    }
+}
+
+/// The pages of a call that a kernel would not have carried out unless they begin with a page and end in user space.
+fn range(call: &Call, addr: u32, len: u32) -> Check<(u64, u64)> {
+    let start = u64::from(addr);
+    let end = start + page_up(u64::from(len));
+    match start.is_multiple_of(PAGE) && end <= USER_END {
+        true => Ok((start, end)),
+        false => fail(format!("{call:?} of {start:#x}..{end:#x}")),
     }
 }
 
@@ -552,15 +563,13 @@ impl Mm {
 
     /// Calls that change only this address space.
     fn change(&mut self, call: &Call) -> Check {
-        let range =
-            |addr: u32, len: u32| (u64::from(addr), u64::from(addr) + page_up(u64::from(len)));
         match call {
             Call::Munmap { addr, len } => {
-                let (start, end) = range(*addr, *len);
+                let (start, end) = range(call, *addr, *len)?;
                 self.unmap(start, end);
             }
             Call::Mprotect { addr, len, prot } => {
-                let (start, end) = range(*addr, *len);
+                let (start, end) = range(call, *addr, *len)?;
                 self.space.protect(start, end, *prot);
             }
             Call::Madvise {
@@ -568,11 +577,11 @@ impl Mm {
                 len,
                 advice: Advice::DontNeed,
             } => {
-                let (start, end) = range(*addr, *len);
+                let (start, end) = range(call, *addr, *len)?;
                 self.forget(start, end);
             }
             Call::Mlock { addr, len } => {
-                let (start, end) = range(page_down(u64::from(*addr)) as u32, *len);
+                let (start, end) = range(call, page_down(u64::from(*addr)) as u32, *len)?;
                 for area in self.space.iter() {
                     for page in (area.start.max(start)..area.end.min(end)).step_by(PAGE as usize) {
                         if area.prot != Prot::NONE {
@@ -588,7 +597,7 @@ impl Mm {
                 len,
                 page_offset,
             } => {
-                let (start, end) = range(*addr, *len);
+                let (start, end) = range(call, *addr, *len)?;
                 let Some(area) = self.space.find(start).copied() else {
                     return fail(format!(
                         "remap_file_pages at {start:#x}, where nothing is mapped"
@@ -620,22 +629,22 @@ impl Mm {
     fn set_brk(&mut self, to: u64) -> Check {
         let (old, new) = (page_up(self.brk), page_up(to));
         if new > old {
-            if let Some(other) = self.space.overlap(old, new) {
-                return fail(format!(
-                    "brk {to:#x} runs into {:#x}..{:#x}",
-                    other.start, other.end
-                ));
-            }
             if new > USER_END {
                 return fail(format!("brk {to:#x}"));
             }
-            self.space.add(Area {
+            let added = self.space.add(Area {
                 start: old,
                 end: new,
                 prot: Prot::RW,
                 object: Object::Anon,
                 offset: 0,
             });
+            if let Err(other) = added {
+                return fail(format!(
+                    "brk {to:#x} runs into {:#x}..{:#x}",
+                    other.start, other.end
+                ));
+            }
         } else {
             self.unmap(new, old);
         }
@@ -655,49 +664,48 @@ impl Mm {
         else {
             unreachable!("only called for mremap")
         };
-        let (from, to) = (u64::from(*old), u64::from(*result));
-        let (old_len, new_len) = (page_up(u64::from(*old_len)), page_up(u64::from(*new_len)));
+        let (from, old_end) = range(call, *old, *old_len)?;
+        let (to, end) = range(call, *result, *new_len)?;
+        let (old_len, new_len) = (old_end - from, end - to);
+        if new_len == 0 {
+            return fail(format!("mremap to {to:#x}..{end:#x}"));
+        }
         let Some(area) = self.space.find(from).copied() else {
             return fail(format!("mremap of {from:#x}, where nothing is mapped"));
         };
         if to == from {
             if new_len < old_len {
-                self.unmap(from + new_len, from + old_len);
+                self.unmap(end, old_end);
             } else if new_len > old_len {
-                let (start, end) = (from + old_len, from + new_len);
-                if let Some(other) = self.space.overlap(start, end) {
-                    return fail(format!("mremap grows {from:#x} into {:#x}", other.start));
-                }
-                let offset = area.offset.wrapping_add(start - area.start);
-                self.space.add(Area {
-                    start,
+                let added = self.space.add(Area {
+                    start: old_end,
                     end,
-                    offset,
+                    offset: area.offset.wrapping_add(old_end - area.start),
                     ..area
                 });
+                if let Err(other) = added {
+                    return fail(format!("mremap grows {from:#x} into {:#x}", other.start));
+                }
             }
             return Ok(());
         }
-        let end = to + new_len;
+        if to < old_end && from < end {
+            return fail(format!("mremap moves {from:#x} onto itself"));
+        }
         if flags.contains(RemapFlags::FIXED) {
             self.unmap(to, end);
-        }
-        let moved = self.pages.remove(from, from + old_len.min(new_len));
-        self.unmap(from, from + old_len);
-        if let Some(other) = self.space.overlap(to, end) {
+        } else if let Some(other) = self.space.overlap(to, end) {
             return fail(format!(
                 "mremap moves {from:#x} onto {:#x}..{:#x}",
                 other.start, other.end
             ));
         }
-        if !to.is_multiple_of(PAGE) || end > USER_END || new_len == 0 {
-            return fail(format!("mremap to {to:#x}..{end:#x}"));
-        }
-        let offset = area.offset.wrapping_add(from - area.start);
-        self.space.add(Area {
+        let moved = self.pages.remove(from, from + old_len.min(new_len));
+        self.unmap(from, old_end);
+        self.space.replace(Area {
             start: to,
             end,
-            offset,
+            offset: area.offset.wrapping_add(from - area.start),
             ..area
         });
         for page in moved {

@@ -12,9 +12,9 @@ use crate::error::TraceError;
 use crate::format::TraceWriter;
 use crate::model::USER_END;
 use crate::op::{Call, ExecImage, Op, PAGE_SIZE};
+use crate::ranges::{Moved, Ranges};
 use crate::space::{page_down, page_up};
 use crate::trace::Trace;
-use std::collections::BTreeMap;
 
 /// Bytes that one page table maps.
 const TABLE: u64 = 2 << 20;
@@ -22,16 +22,11 @@ const TABLE: u64 = 2 << 20;
 /// Gaps up to this size stay as they are: guard pages, holes of a heap.
 const KEPT_GAP: u64 = 1 << 20;
 
-/// Ranges: start -> (end, packed start).
-#[derive(Debug, Default)]
-struct Runs(BTreeMap<u64, (u64, u64)>);
-
 impl Trace {
     /// Address behind the highest byte that the trace uses.
     #[must_use]
     pub fn highest_address(&self) -> u64 {
-        let runs = seen(self);
-        runs.0.values().map(|&(end, _)| end).max().unwrap_or(0)
+        seen(self).iter().next_back().map_or(0, |(_, end)| end)
     }
 
     /// The trace with all its addresses below `limit`.
@@ -39,8 +34,7 @@ impl Trace {
     /// # Errors
     /// If what its processes map, taken together, is larger than that.
     pub fn packed(&self, limit: u64) -> Result<Trace, TraceError> {
-        let mut runs = seen(self);
-        runs.place(self.name(), limit)?;
+        let places = Places::of(&seen(self), self.name(), limit)?;
         let mut header = self.header().clone();
         header.name = format!("{} packed below {limit:#x}", header.name);
         header
@@ -48,41 +42,45 @@ impl Trace {
             .push(format!("addresses packed below {limit:#x}"));
         let mut writer = TraceWriter::new(header);
         for op in self.ops() {
-            writer.push(&runs.op(op))?;
+            writer.push(&places.op(op))?;
         }
         writer.finish()
     }
 }
 
 /// Every range that some process maps or touches.
-fn seen(trace: &Trace) -> Runs {
-    let mut runs = Runs::default();
+fn seen(trace: &Trace) -> Ranges {
+    let mut runs = Ranges::default();
     for op in trace.ops() {
         match op {
             Op::Touch { va, .. }
             | Op::Fetch { va, .. }
             | Op::Load { va, .. }
             | Op::Store { va, .. }
-            | Op::Modify { va, .. } => runs.note(va.into(), u64::from(va) + 1),
+            | Op::Modify { va, .. } => note(&mut runs, va.into(), u64::from(va) + 1),
             Op::Call(call) => match *call {
                 Call::Exec { image } => {
                     for m in &image.mappings {
-                        runs.note(m.start.into(), m.end.into());
+                        note(&mut runs, m.start.into(), m.end.into());
                     }
-                    runs.note(image.brk.into(), u64::from(image.brk) + 1);
+                    note(&mut runs, image.brk.into(), u64::from(image.brk) + 1);
                 }
                 Call::Mmap { len, result, .. } => {
-                    runs.note(result.into(), u64::from(result) + u64::from(len));
+                    note(&mut runs, result.into(), u64::from(result) + u64::from(len));
                 }
                 Call::Mremap {
                     result, new_len, ..
-                } => runs.note(result.into(), u64::from(result) + u64::from(new_len)),
-                Call::Brk { result, .. } => runs.note(u64::from(result) - 1, result.into()),
+                } => note(
+                    &mut runs,
+                    result.into(),
+                    u64::from(result) + u64::from(new_len),
+                ),
+                Call::Brk { result, .. } => note(&mut runs, u64::from(result) - 1, result.into()),
                 Call::Shmat {
                     segment, result, ..
                 } => {
                     let len = trace.header().segments[segment.0 as usize].bytes;
-                    runs.note(result.into(), u64::from(result) + u64::from(len));
+                    note(&mut runs, result.into(), u64::from(result) + u64::from(len));
                 }
                 _ => {}
             },
@@ -92,34 +90,25 @@ fn seen(trace: &Trace) -> Runs {
     runs
 }
 
-impl Runs {
-    /// Adds the pages of a range, joined with all that lie nearer than [`KEPT_GAP`]. What lies above user space (the vsyscall page)
-    /// belongs to nobody.
-    fn note(&mut self, start: u64, end: u64) {
-        let (mut start, mut end) = (page_down(start), page_up(end));
-        if end > USER_END || start >= end {
-            return;
-        }
-        let before = self.0.range(..=start).next_back();
-        if before.is_some_and(|(_, &(e, _))| end <= e) {
-            return;
-        }
-        while let Some((&s, &(e, _))) = self.0.range(..=end + KEPT_GAP).next_back() {
-            if e + KEPT_GAP < start {
-                break;
-            }
-            self.0.remove(&s);
-            start = start.min(s);
-            end = end.max(e);
-        }
-        self.0.insert(start, (end, 0));
+/// Adds the pages of a range, joined with all that lie nearer than [`KEPT_GAP`]. What lies above user space (the vsyscall page)
+/// belongs to nobody.
+fn note(runs: &mut Ranges, start: u64, end: u64) {
+    let (start, end) = (page_down(start), page_up(end));
+    if end <= USER_END {
+        runs.insert(start, end, KEPT_GAP);
     }
+}
 
-    fn place(&mut self, name: &str, limit: u64) -> Result<(), TraceError> {
+/// Where every range is packed to.
+struct Places(Moved);
+
+impl Places {
+    fn of(runs: &Ranges, name: &str, limit: u64) -> Result<Places, TraceError> {
+        let mut places = Moved::default();
         // From the top down, each range as high as its place modulo 2 MB lets it be.
         let mut top = limit;
-        for (&start, (end, packed)) in self.0.iter_mut().rev() {
-            let len = *end - start;
+        for (start, end) in runs.iter().rev() {
+            let len = end - start;
             let highest = top.checked_sub(len);
             let place = highest.and_then(|h| {
                 let off = (h % TABLE + TABLE - start % TABLE) % TABLE;
@@ -133,20 +122,16 @@ impl Runs {
                     ),
                 });
             };
-            *packed = place;
+            places.insert(start, end, place);
             // At least a page between two ranges that were apart.
             top = place - u64::from(PAGE_SIZE);
         }
-        Ok(())
+        Ok(Places(places))
     }
 
     /// Where `at` is now; itself where nobody maps it.
     fn at(&self, at: u32) -> u32 {
-        let wide = u64::from(at);
-        match self.0.range(..=wide).next_back() {
-            Some((&start, &(end, packed))) if wide < end => (packed + (wide - start)) as u32,
-            _ => at,
-        }
+        self.0.address(at.into()).unwrap_or(at)
     }
 
     /// The same for an address that may stand just behind a range.
@@ -159,28 +144,17 @@ impl Runs {
 
     /// The part of `[start, start + len)` from its first to its last mapped byte; `None` if there is none.
     fn range(&self, start: u32, len: u32) -> Option<(u32, u32)> {
-        let (from, to) = (u64::from(start), u64::from(start) + u64::from(len));
-        let before = self.0.range(..=from).next_back();
-        let first = before
-            .filter(|(_, (end, _))| *end > from)
-            .map(|(&s, _)| s)
-            .or_else(|| self.0.range(from..to).next().map(|(&s, _)| s))?;
-        let (&last, _) = self.0.range(..to).next_back()?;
-        let place = |run: u64, at: u64| {
-            let (end, packed) = self.0[&run];
-            packed + (at.clamp(run, end) - run)
-        };
-        let (a, b) = (place(first, from), place(last, to));
-        (a < b).then(|| (a as u32, (b - a) as u32))
+        let mut parts = self
+            .0
+            .parts(start.into(), u64::from(start) + u64::from(len));
+        let first = parts.next()?;
+        let last = parts.next_back().unwrap_or(first);
+        Some((first.to, last.to - first.to + last.len))
     }
 
     /// A hint or a fixed address: 0 where nobody maps it.
     fn hint(&self, at: u32) -> u32 {
-        let wide = u64::from(at);
-        match self.0.range(..=wide).next_back() {
-            Some((_, &(end, _))) if wide < end => self.at(at),
-            _ => 0,
-        }
+        self.0.address(at.into()).unwrap_or(0)
     }
 
     fn op(&self, op: Op) -> Op {

@@ -186,18 +186,33 @@ impl Space {
         keys.into_iter().filter_map(|k| self.take(k)).collect()
     }
 
-    /// Adds an area where nothing is mapped and merges it with its neighbours.
-    pub fn add(&mut self, area: Area) {
-        debug_assert!(self.overlap(area.start, area.end).is_none());
-        self.put(area);
-        self.merge_at(area.start);
-        self.merge_at(area.end);
+    /// Adds an area where nothing is mapped and merges it with its neighbours. An empty one changes nothing.
+    ///
+    /// # Errors
+    /// The first area that is in the way; nothing is changed then.
+    pub fn add(&mut self, area: Area) -> Result<(), Area> {
+        match self.overlap(area.start, area.end) {
+            Some(&other) => Err(other),
+            None => {
+                self.put_merged(area);
+                Ok(())
+            }
+        }
     }
 
-    /// Replaces whatever is in the way.
+    /// Replaces whatever is in the way. An empty area changes nothing.
     pub fn replace(&mut self, area: Area) {
         self.cut(area.start, area.end);
-        self.add(area);
+        self.put_merged(area);
+    }
+
+    /// Nothing is in the way of `area`.
+    fn put_merged(&mut self, area: Area) {
+        if area.start < area.end {
+            self.put(area);
+            self.merge_at(area.start);
+            self.merge_at(area.end);
+        }
     }
 
     /// Merges the areas that meet at `boundary`.
@@ -338,9 +353,9 @@ mod tests {
     #[test]
     fn neighbours_merge_and_protection_splits() {
         let mut s = Space::default();
-        s.add(anon(1, 3, Prot::RW));
-        s.add(anon(5, 7, Prot::RW));
-        s.add(anon(3, 5, Prot::RW));
+        for (from, to) in [(1, 3), (5, 7), (3, 5)] {
+            s.add(anon(from, to, Prot::RW)).unwrap();
+        }
         assert_eq!(shape(&s), [(1, 7, 3)]);
         s.protect(2 * PAGE, 4 * PAGE, Prot::NONE);
         assert_eq!(shape(&s), [(1, 2, 3), (2, 4, 0), (4, 7, 3)]);
@@ -364,10 +379,23 @@ mod tests {
             object: Object::FilePrivate(0),
             offset: offset * PAGE,
         };
-        s.add(file(1, 0));
-        s.add(file(2, 1));
-        s.add(file(3, 9));
+        for (page, offset) in [(1, 0), (2, 1), (3, 9)] {
+            s.add(file(page, offset)).unwrap();
+        }
         assert_eq!(s.len(), 2);
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named_and_stays() {
+        let mut s = Space::default();
+        s.add(anon(4, 6, Prot::RW)).unwrap();
+        for (from, to) in [(3, 5), (4, 6), (5, 9), (2, 8)] {
+            assert_eq!(s.add(anon(from, to, Prot::READ)), Err(anon(4, 6, Prot::RW)));
+        }
+        s.replace(anon(5, 5, Prot::READ));
+        s.replace(anon(9, 9, Prot::READ));
+        assert_eq!(shape(&s), [(4, 6, 3)]);
+        assert_eq!((s.footprint(), s.accessible()), (2 * PAGE, 2 * PAGE));
     }
 
     #[test]

@@ -9,13 +9,12 @@
 //!
 //! Invariant: two addresses of one kept run keep their distance.
 
-use std::collections::BTreeMap;
-
 use super::raw::{Call, Recording, What};
 use crate::{
     error::TraceError,
     model::USER_END,
     op::{MappingKind, Prot},
+    ranges::{Moved, Ranges},
     space::{PAGE, page_down, page_up},
 };
 
@@ -30,13 +29,9 @@ const GAP: u64 = 16 * PAGE;
 pub(super) enum Map {
     /// They are 32-bit ones.
     Same,
-    /// One table per lineage.
-    Packed(Vec<Runs>),
+    /// The kept runs of each lineage.
+    Packed(Vec<Moved>),
 }
-
-/// Kept runs of one lineage: recorded start -> (recorded end, packed start).
-#[derive(Default)]
-pub(super) struct Runs(BTreeMap<u64, (u64, u64)>);
 
 impl Map {
     /// Decides whether a recording must be packed, and packs it.
@@ -87,82 +82,12 @@ impl Map {
                 (Ok(a), Ok(l)) if start + len <= USER_END => vec![(0, a, l)],
                 _ => Vec::new(),
             },
-            Self::Packed(runs) => runs
-                .get(lineage as usize)
-                .map_or_else(Vec::new, |r| r.parts(start, len)),
+            Self::Packed(runs) => runs.get(lineage as usize).map_or_else(Vec::new, |r| {
+                r.parts(start, start.saturating_add(len))
+                    .map(|p| (p.from - start, p.to, p.len))
+                    .collect()
+            }),
         }
-    }
-}
-
-impl Runs {
-    fn address(&self, at: u64) -> Option<u32> {
-        let (&start, &(end, packed)) = self.0.range(..=at).next_back()?;
-        (at < end).then(|| (packed + (at - start)) as u32)
-    }
-
-    fn parts(&self, start: u64, len: u64) -> Vec<(u64, u32, u32)> {
-        let end = start.saturating_add(len);
-        let first = self
-            .0
-            .range(..=start)
-            .next_back()
-            .map_or(start, |(&s, _)| s);
-        self.0
-            .range(first..end)
-            .filter_map(|(&s, &(e, packed))| {
-                let (from, to) = (s.max(start), e.min(end));
-                (from < to).then(|| {
-                    (
-                        from - start,
-                        (packed + (from - s)) as u32,
-                        (to - from) as u32,
-                    )
-                })
-            })
-            .collect()
-    }
-}
-
-/// Disjoint ranges.
-#[derive(Default)]
-struct Ranges(BTreeMap<u64, u64>);
-
-impl Ranges {
-    fn insert(&mut self, mut start: u64, mut end: u64) {
-        if start >= end {
-            return;
-        }
-        // Merge with all that touch.
-        while let Some((&s, &e)) = self.0.range(..=end).next_back() {
-            if e < start {
-                break;
-            }
-            self.0.remove(&s);
-            start = start.min(s);
-            end = end.max(e);
-        }
-        self.0.insert(start, end);
-    }
-
-    /// Parts of `[start, end)` that are not in the set.
-    fn gaps(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
-        let mut gaps = Vec::new();
-        let mut at = start;
-        let first = self
-            .0
-            .range(..=start)
-            .next_back()
-            .map_or(start, |(&s, _)| s);
-        for (&s, &e) in self.0.range(first..end) {
-            if s > at {
-                gaps.push((at, s));
-            }
-            at = at.max(e);
-        }
-        if at < end {
-            gaps.push((at, end));
-        }
-        gaps
     }
 }
 
@@ -182,9 +107,9 @@ impl Seen {
         if end > 1 << 47 || start >= end {
             return;
         }
-        self.mapped.insert(start, end);
+        self.mapped.insert(start, end, 0);
         if prot != Prot::NONE {
-            self.accessible.insert(start, end);
+            self.accessible.insert(start, end, 0);
         }
         self.order.push(start);
     }
@@ -206,7 +131,7 @@ impl Seen {
             What::Touch { va, .. } => {
                 let page = page_down(*va);
                 if self.mapped.gaps(page, page + PAGE).is_empty() {
-                    self.accessible.insert(page, page + PAGE);
+                    self.accessible.insert(page, page + PAGE, 0);
                 } else {
                     self.add(page, page + PAGE, Prot::RW);
                 }
@@ -222,7 +147,7 @@ impl Seen {
                 }
                 Call::Mprotect { addr, len, prot } if prot != Prot::NONE => {
                     self.accessible
-                        .insert(addr, addr.saturating_add(page_up(len)));
+                        .insert(addr, addr.saturating_add(page_up(len)), 0);
                 }
                 Call::Mremap {
                     result, new_len, ..
@@ -242,21 +167,21 @@ impl Seen {
         }
     }
 
-    fn place(self, name: &str) -> Result<Runs, TraceError> {
+    fn place(self, name: &str) -> Result<Moved, TraceError> {
         let mut kept = Ranges::default();
-        for (&start, &end) in &self.mapped.0 {
+        for (start, end) in self.mapped.iter() {
             let mut at = start;
             for (from, to) in self.accessible.gaps(start, end) {
                 if to - from > RESERVATION_BYTES {
-                    kept.insert(at, from);
+                    kept.insert(at, from, 0);
                     at = to;
                 }
             }
-            kept.insert(at, end);
+            kept.insert(at, end, 0);
         }
-        let mut runs = Runs::default();
+        let mut runs = Moved::default();
         let (mut low, mut high) = (FIRST_ADDRESS, USER_END);
-        let mut place = |runs: &mut Runs, start: u64, end: u64, is_stack: bool| {
+        let mut place = |runs: &mut Moved, start: u64, end: u64, is_stack: bool| {
             let len = end - start;
             let room = high.saturating_sub(low);
             if len + GAP > room {
@@ -274,23 +199,16 @@ impl Seen {
                 low += len + GAP;
                 low - len - GAP
             };
-            runs.0.insert(start, (end, packed));
+            runs.insert(start, end, packed);
             Ok(())
         };
-        let containing = |at: u64| {
-            kept.0
-                .range(..=at)
-                .next_back()
-                .filter(|(_, e)| at < **e)
-                .map(|(&s, &e)| (s, e))
-        };
-        if let Some((start, end)) = self.stack_top.and_then(|top| containing(top - 1)) {
+        if let Some((start, end)) = self.stack_top.and_then(|top| kept.containing(top - 1)) {
             place(&mut runs, start, end, true)?;
         }
         // A range may begin inside a dropped run: its kept parts come when something else shows them, or at the end.
-        let starts = self.order.iter().copied().filter_map(containing);
-        for (start, end) in starts.chain(kept.0.iter().map(|(&s, &e)| (s, e))) {
-            if !runs.0.contains_key(&start) {
+        let starts = self.order.iter().filter_map(|&at| kept.containing(at));
+        for (start, end) in starts.chain(kept.iter()) {
+            if !runs.has(start) {
                 place(&mut runs, start, end, false)?;
             }
         }
@@ -308,18 +226,22 @@ mod tests {
         let base = 0x7f00_0000_0000;
         seen.add(base, base + (1 << 30), Prot::NONE);
         seen.accessible
-            .insert(base + (512 << 20), base + (513 << 20));
+            .insert(base + (512 << 20), base + (513 << 20), 0);
         seen.add(base - (1 << 40), base - (1 << 40) + PAGE, Prot::NONE);
         let runs = seen.place("x").unwrap();
-        let kept: Vec<(u64, u64)> = runs.0.iter().map(|(&s, &(e, _))| (s, e - s)).collect();
+        let kept: Vec<(u64, u32)> = runs.parts(0, u64::MAX).map(|p| (p.from, p.len)).collect();
         assert_eq!(
             kept,
-            [(base - (1 << 40), PAGE), (base + (512 << 20), 1 << 20)]
+            [
+                (base - (1 << 40), PAGE as u32),
+                (base + (512 << 20), 1 << 20)
+            ]
         );
         assert_eq!(runs.address(base), None);
         let a = runs.address(base + (512 << 20)).unwrap();
         assert_eq!(runs.address(base + (512 << 20) + 5000), Some(a + 5000));
-        assert_eq!(runs.parts(base, 1 << 30), [(512 << 20, a, 1 << 20)]);
+        let map = Map::Packed(vec![runs]);
+        assert_eq!(map.parts(0, base, 1 << 30), [(512 << 20, a, 1 << 20)]);
     }
 
     #[test]
