@@ -90,7 +90,7 @@ macro_rules! axis {
             }
             /// One sentence about this value.
             pub const fn sentence(self) -> &'static str {
-                match self { $( $Enum::$Variant => $sentence, )* }
+                match self { $( $Enum::$Variant => $sentence.trim_ascii_start(), )* }
             }
         }
         impl Default for $Enum {
