@@ -140,7 +140,7 @@ proptest! {
 
 /// The fuzz target's work a case, in the tree: `cargo test --release -p lowmem-machine --test bare -- --ignored`.
 #[test]
-#[ignore = "minutes"]
+#[ignore = "a minute"]
 fn random_code_runs_for_ten_million_instructions() {
     const MOST: u64 = 10_000_000;
     let mut runner = proptest::test_runner::TestRunner::deterministic();

@@ -105,6 +105,24 @@ impl Hasher for AddressHasher {
 
 type AddressMap<K, V> = HashMap<K, V, BuildHasherDefault<AddressHasher>>;
 
+/// What is known of a frame that holds code.
+#[derive(Debug)]
+struct CodeFrame {
+    blocks: Vec<BlockId>,
+    /// Operations of the next block at most. One after a write to the frame, then doubled with each
+    /// block up to [`MAX_OPS`]: code that rewrites itself decodes little in vain.
+    longest: usize,
+}
+
+impl Default for CodeFrame {
+    fn default() -> Self {
+        CodeFrame {
+            blocks: Vec::new(),
+            longest: MAX_OPS,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Target {
     va: u32,
@@ -123,7 +141,7 @@ struct CodePage {
 pub(crate) struct Blocks {
     blocks: Vec<Block>,
     by_key: AddressMap<u64, BlockId>,
-    by_frame: AddressMap<u32, Vec<BlockId>>,
+    by_frame: AddressMap<u32, CodeFrame>,
     free: Vec<BlockId>,
     targets: Box<[Target; TARGETS]>,
     pages: [CodePage; PAGES],
@@ -251,7 +269,14 @@ impl Blocks {
             self.clear();
         }
         let at = key.at();
-        let ops = decode_run(key, mmu, translator, fetch, self.probes);
+        let frame = self.by_frame.entry(at.pfn().0).or_default();
+        let run = Run {
+            key,
+            longest: frame.longest,
+            probes: self.probes,
+        };
+        frame.longest = (frame.longest * 2).min(MAX_OPS);
+        let ops = decode_run(&run, mmu, translator, fetch);
         let (counts, line_hits) = static_counts(&ops);
         let block = Block {
             key,
@@ -275,7 +300,8 @@ impl Blocks {
             }
         };
         self.by_key.insert(key.0, id);
-        self.by_frame.entry(at.pfn().0).or_default().push(id);
+        let frame = self.by_frame.entry(at.pfn().0).or_default();
+        frame.blocks.push(id);
         mmu.watch_code(at.pfn());
         id
     }
@@ -285,7 +311,11 @@ impl Blocks {
     #[inline(never)]
     pub(crate) fn drop_written(&mut self, mmu: &mut Mmu) {
         for frame in mmu.take_code_writes() {
-            for id in self.by_frame.remove(&frame.0).unwrap_or_default() {
+            let Some(frame) = self.by_frame.get_mut(&frame.0) else {
+                continue;
+            };
+            frame.longest = 1;
+            for id in frame.blocks.drain(..) {
                 let block = &mut self.blocks[id as usize];
                 self.by_key.remove(&block.key.0);
                 block.key = NOWHERE;
@@ -313,27 +343,28 @@ pub(crate) enum FetchKind {
     TraceCache,
 }
 
-/// Decodes from `at` to the end of the block. Empty if already the first instruction runs over the
-/// page's end.
-fn decode_run(
+/// What to decode.
+struct Run {
     key: Key,
-    mmu: &Mmu,
-    translator: &mut Translator,
-    fetch: &FetchShape,
+    /// Operations at most.
+    longest: usize,
     probes: bool,
-) -> Box<[Op]> {
-    let (at, size) = (key.at(), key.size());
+}
+
+/// Decodes to the end of the block. Empty if already the first instruction runs over the page's end.
+fn decode_run(run: &Run, mmu: &Mmu, translator: &mut Translator, fetch: &FetchShape) -> Box<[Op]> {
+    let (at, size) = (run.key.at(), run.key.size());
     let mut bytes = [0; MAX_OPS * MAX_LEN];
     let to_end = (PAGE_SIZE - at.offset()) as usize;
-    let have = to_end.min(bytes.len());
+    let have = to_end.min(run.longest * MAX_LEN);
     mmu.mem.read_bytes(at, &mut bytes[..have]);
     let line_of = |offset: usize| (at.offset() + offset as u32) / fetch.line;
 
     let mut ops: Vec<Op> = Vec::new();
     let mut offset = 0;
     let mut line = u32::MAX;
-    while offset < have && ops.len() < MAX_OPS {
-        let Decoded::Op(mut op) = translator.decode(&bytes[offset..have], size, probes) else {
+    while offset < have && ops.len() < run.longest {
+        let Decoded::Op(mut op) = translator.decode(&bytes[offset..have], size, run.probes) else {
             break;
         };
         op.at = offset as u16;
