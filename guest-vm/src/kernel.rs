@@ -10,6 +10,7 @@
 //! the compiler's back.
 
 use crate::axes::{Axes, BuildKind, PteKind};
+use crate::layout::Page;
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::ReverseMap;
 use lowmem_abi::owner::Owner;
@@ -142,6 +143,24 @@ pub trait Kernel: Copy {
     fn frame_word(self, pfn: u32, offset: u32) -> u32;
     /// A page has left its cache and is free: `file` and page, or `u32::MAX` and swap slot. Natively a log for tests.
     fn evicted(self, _file: u32, _index: u32) {}
+    /// Reclaim has decided about a page that it looked at. Natively a log, by which reverse maps are compared; nothing on x86.
+    #[inline(always)]
+    fn decided(self, _page: Low<Page>, _what: Decision) {}
+    /// A page was handed out: in that log it gets a name. Nothing on x86.
+    #[inline(always)]
+    fn handed_out(self, _page: Low<Page>, _owner: Owner) {}
+    /// A page for a slab, or for a reverse map's own tables, from outside the zones, for the counterfactual in which kernel objects
+    /// take no memory; none on x86 and
+    /// in normal runs.
+    #[inline(always)]
+    fn lend(self, _order: u32, _owner: Owner) -> Option<Low<Page>> {
+        None
+    }
+    /// Takes a lent page back: false if it was not lent.
+    #[inline(always)]
+    fn take_back(self, _page: Low<Page>) -> bool {
+        false
+    }
     /// Injected failure of a page allocation, for tests: false on x86 and in normal runs.
     #[inline(always)]
     fn inject_alloc_failure(self) -> bool {
@@ -154,6 +173,23 @@ pub trait Kernel: Copy {
     }
     /// Injected failure of a trylock, for tests: false on x86 and in normal runs.
     fn inject_trylock_failure(self) -> bool;
+}
+
+/// What reclaim decided about a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// refill: it stays on the active list.
+    Stays,
+    /// refill: it goes to the inactive list.
+    Goes,
+    /// Freed.
+    Freed,
+    /// Back to the active list.
+    Activated,
+    /// Left on the inactive list: locked, dirty, under way, or its write has begun.
+    Kept,
+    /// 2.4: left, because page tables map it.
+    Mapped,
 }
 
 /// A bug that a test may plant, to see that it is caught.

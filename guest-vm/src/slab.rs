@@ -11,7 +11,7 @@ use crate::bug_on;
 use crate::guest_struct;
 use crate::guest_struct::Layout;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Pgd, Task, Vma, pg};
+use crate::layout::{Mm, Page, Pgd, Task, Vma, page_struct_bytes, pg};
 use crate::list::ListHead;
 use crate::page_alloc::{Gfp, alloc_pages, free_pages, page_address, virt_to_page, zone};
 use crate::percpu::{State, mod_page_state};
@@ -397,7 +397,10 @@ fn grow<K: Kernel>(k: K, id: CacheId, gfp: Gfp) -> Result<(), Oom> {
 
     let order = cachep.gfporder(k);
     let num = cachep.num(k);
-    let page = alloc_pages(k, gfp, order, id.owner())?;
+    let page = match k.lend(order, id.owner()) {
+        Some(page) => page,
+        None => alloc_pages(k, gfp, order, id.owner())?,
+    };
     mod_page_state(k, State::NrSlab, 1 << order);
     let Some(memory) = page_address(k, page) else {
         crate::bug::bug(k, crate::bug::File::Slab, line!(), page.va())
@@ -423,7 +426,7 @@ fn grow<K: Kernel>(k: K, id: CacheId, gfp: Gfp) -> Result<(), Oom> {
     // Each page says its cache and slab (in page->lru).
     let mut i = 0;
     while i < 1 << order {
-        let p: Low<Page> = page.field(i * 32);
+        let p: Low<Page> = page.field(i * page_struct_bytes(k));
         p.set_flags(k, p.flags(k) | (1 << pg::SLAB));
         p.lru(k).set_next(k, cachep.cast());
         p.lru(k).set_prev(k, slab.cast());
@@ -565,7 +568,7 @@ fn destroy<K: Kernel>(k: K, id: CacheId, slab: Low<Slab>) {
     let page = virt_to_page(k, memory);
     let mut i = 0;
     while i < 1 << order {
-        let p: Low<Page> = page.field(i * 32);
+        let p: Low<Page> = page.field(i * page_struct_bytes(k));
         p.set_flags(k, p.flags(k) & !(1 << pg::SLAB));
         i += 1;
     }
@@ -573,7 +576,9 @@ fn destroy<K: Kernel>(k: K, id: CacheId, slab: Low<Slab>) {
     cachep.set_num_slabs(k, cachep.num_slabs(k) - 1);
     let reclaim = crate::reclaim::state(k);
     reclaim.set_reclaimed_slab(k, reclaim.reclaimed_slab(k) + (1 << order));
-    free_pages(k, page, order);
+    if !k.take_back(page) {
+        free_pages(k, page, order);
+    }
     if cachep.off_slab(k) != 0 {
         kmem_cache_free(k, CacheId::general(cachep.slab_size(k)), slab);
     }

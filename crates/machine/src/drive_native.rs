@@ -57,6 +57,7 @@ impl Machine {
             Next::Pause(pause) => return Ok(Some(pause)),
             Next::Step(step) => step,
         };
+        self.host.operation = replayer.operation();
         match step {
             Step::Fetch { va, len } => {
                 self.access(replayer, va, u32::from(len), Access::Read, Data::Nothing)?;

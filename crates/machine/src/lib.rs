@@ -30,6 +30,7 @@ pub mod call;
 mod check;
 mod check_touched;
 pub mod cycle;
+pub mod decisions;
 pub mod device;
 pub mod disk;
 pub mod drive_native;
@@ -53,4 +54,6 @@ pub mod walk;
 
 pub use error::MachineError;
 pub use machine::Eviction;
-pub use replay::{Check, ReplayOptions, replay, replay_evictions, replay_keeping};
+pub use replay::{
+    Check, ReplayOptions, replay, replay_decisions, replay_evictions, replay_keeping,
+};

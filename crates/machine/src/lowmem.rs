@@ -90,32 +90,36 @@ impl Machine {
 
     /// Low memory by owner now; `peak_bytes` is what is in use now.
     pub fn lowmem(&self) -> LowmemUse {
-        let k = self.k;
-        let mut by_owner = [0u64; Owner::COUNT];
-        for pfn in 0..self.low_pages() {
-            let number = guest_vm::page_alloc::owner_of(k, pfn_to_page(k, pfn));
-            if let Some(owner) = PageOwner::from_u32(number).and_then(row) {
-                by_owner[owner as usize] += 4096;
-            }
+        of_kernel(self.k, self.low_pages())
+    }
+}
+
+/// See [`Machine::lowmem`].
+pub(crate) fn of_kernel(k: Native, low_pages: u32) -> LowmemUse {
+    let mut by_owner = [0u64; Owner::COUNT];
+    for pfn in 0..low_pages {
+        let number = guest_vm::page_alloc::owner_of(k, pfn_to_page(k, pfn));
+        if let Some(owner) = PageOwner::from_u32(number).and_then(row) {
+            by_owner[owner as usize] += 4096;
         }
-        for &cache in CacheId::ALL {
-            let (pages, objects, bytes) = slab::usage(k, cache);
-            let waste = u64::from(pages) * 4096 - u64::from(objects) * u64::from(bytes);
-            if let Some(owner) = row(cache.owner()) {
-                by_owner[owner as usize] -= waste;
-                by_owner[Owner::SlabWaste as usize] += waste;
-            }
+    }
+    for &cache in CacheId::ALL {
+        let (pages, objects, bytes) = slab::usage(k, cache);
+        let waste = u64::from(pages) * 4096 - u64::from(objects) * u64::from(bytes);
+        if let Some(owner) = row(cache.owner()) {
+            by_owner[owner as usize] -= waste;
+            by_owner[Owner::SlabWaste as usize] += waste;
         }
-        for kind in [ZoneKind::Dma, ZoneKind::Normal] {
-            for list in 0..2 {
-                let count = zone(k, kind).pageset(k, list).count(k);
-                by_owner[Owner::PerCpu as usize] += u64::from(count) * 4096;
-            }
+    }
+    for kind in [ZoneKind::Dma, ZoneKind::Normal] {
+        for list in 0..2 {
+            let count = zone(k, kind).pageset(k, list).count(k);
+            by_owner[Owner::PerCpu as usize] += u64::from(count) * 4096;
         }
-        LowmemUse {
-            total_bytes: self.mem().low_bytes(),
-            peak_bytes: by_owner.iter().sum(),
-            by_owner,
-        }
+    }
+    LowmemUse {
+        total_bytes: u64::from(low_pages) << 12,
+        peak_bytes: by_owner.iter().sum(),
+        by_owner,
     }
 }

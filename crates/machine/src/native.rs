@@ -8,13 +8,17 @@
 //!
 //! Invariant: a primitive leaves the same guest memory as its instruction on the emulated CPU.
 
+use crate::decisions::{DecisionLog, Reserve};
 use crate::device::Devices;
 use crate::machine::Eviction;
 use emu_mmu::{Pfn, PhysAddr, PhysMem};
 use guest_vm::axes::Axes;
-use guest_vm::kernel::{CopyDir, Flush, Half, Kernel};
+use guest_vm::kernel::{CopyDir, Decision, Flush, Half, Kernel};
+use guest_vm::layout::Page;
+use guest_vm::page_alloc::page_to_pfn;
 use guest_vm::ptr::{Kmapped, Low};
 use guest_vm::rmap::any::Any;
+use lowmem_abi::owner::Owner as PageOwner;
 use lowmem_abi::port::{ReportKind, Transfer};
 use lowmem_abi::probe::Probe;
 use std::backtrace::Backtrace;
@@ -48,6 +52,12 @@ pub struct Host {
     pub cr3_loads: u64,
     /// What reclaim freed, in order.
     pub evictions: Vec<Eviction>,
+    /// What reclaim decided, if it is to be kept.
+    pub log: Option<Box<DecisionLog>>,
+    /// Pages that are lent for slabs, if kernel objects are to take no memory.
+    pub reserve: Option<Box<Reserve>>,
+    /// Operation of the trace that runs.
+    pub operation: u64,
     /// Every n-th trylock fails; 0: none.
     pub fail_trylock_every: u32,
     trylocks: u32,
@@ -102,6 +112,9 @@ impl Host {
             flushes: [0; 3],
             cr3_loads: 0,
             evictions: Vec::new(),
+            log: None,
+            reserve: None,
+            operation: 0,
             fail_trylock_every: 0,
             trylocks: 0,
         }
@@ -124,6 +137,9 @@ impl Host {
             flushes: self.flushes,
             cr3_loads: self.cr3_loads,
             evictions: self.evictions.clone(),
+            log: None,
+            reserve: self.reserve.clone(),
+            operation: self.operation,
             fail_trylock_every: self.fail_trylock_every,
             trylocks: self.trylocks,
         }
@@ -444,6 +460,11 @@ impl Kernel for Native {
         let host = self.host();
         host.probes[p as usize & 63] += 1;
         host.paths.push(p);
+        if p == Probe::Reclaim {
+            if let Some(log) = &mut host.log {
+                log.begun(self, host.operation);
+            }
+        }
     }
     #[inline]
     fn end(self, p: Probe) {
@@ -485,6 +506,30 @@ impl Kernel for Native {
         } else {
             Eviction::File { file, index }
         });
+    }
+
+    fn decided(self, page: Low<Page>, what: Decision) {
+        if let Some(log) = &mut self.host().log {
+            log.decided(self, page, what);
+        }
+    }
+
+    fn handed_out(self, page: Low<Page>, owner: PageOwner) {
+        let host = self.host();
+        if let Some(log) = &mut host.log {
+            log.handed_out(page_to_pfn(self, page), owner, (host.operation, host.cr2));
+        }
+    }
+
+    fn lend(self, order: u32, owner: PageOwner) -> Option<Low<Page>> {
+        self.host().reserve.as_mut()?.lend(self, order, owner)
+    }
+
+    fn take_back(self, page: Low<Page>) -> bool {
+        match &mut self.host().reserve {
+            Some(reserve) => reserve.take_back(page),
+            None => false,
+        }
     }
 
     fn inject_trylock_failure(self) -> bool {

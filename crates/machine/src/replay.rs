@@ -4,6 +4,7 @@
 //! [`lowmem_report::HostStats`] alone.
 
 use crate::cycle::{CycleOptions, CycleState, SLICE};
+use crate::decisions::{Decisions, Keep};
 use crate::drive_native::Stop;
 use crate::error::{MachineError, describe};
 use crate::identity::{DeadTasks, KeptMemory};
@@ -15,7 +16,7 @@ use lowmem_abi::probe::Probe;
 use lowmem_cost::{Account, Preset};
 use lowmem_report::config::Entry as CallEntry;
 use lowmem_report::{
-    Config, HostStats, LowmemUse, Measurement, Mode, Outcome, Progress, UnmapMeasure,
+    Config, HostStats, LowmemUse, Measurement, Mode, Outcome, Progress, Silent, UnmapMeasure,
 };
 use lowmem_trace::{Assumptions, Trace};
 use std::collections::BTreeMap;
@@ -143,6 +144,26 @@ pub fn replay_evictions(
     Ok((measurement, machine.evictions().to_vec()))
 }
 
+/// Replays as [`replay`] does, natively, and tells what reclaim decided about which page.
+pub fn replay_decisions(
+    trace: &Trace,
+    config: &Config,
+    options: &ReplayOptions,
+    keep: Keep,
+) -> Result<(Measurement, Decisions), MachineError> {
+    let began = Instant::now();
+    let options = ReplayOptions {
+        mode: Mode::Native,
+        ..options.clone()
+    };
+    let mut run = Run::new(trace, config, &options, &Silent)?;
+    run.machine.keep_decisions(keep)?;
+    let ending = run.go()?;
+    let (mut machine, measurement) = run.into_parts(ending, began)?;
+    let decisions = machine.take_decisions();
+    Ok((measurement, decisions))
+}
+
 /// How the CPU of a configuration is made.
 pub fn cycle_options(preset: &Preset, config: &Config, engine: Engine) -> CycleOptions {
     CycleOptions {
@@ -160,7 +181,7 @@ pub fn cycle_options(preset: &Preset, config: &Config, engine: Engine) -> CycleO
 }
 
 /// A machine of that configuration, booted, in native mode.
-pub(crate) fn boot(config: &Config, preset: &Preset) -> Result<Machine, MachineError> {
+pub fn boot(config: &Config, preset: &Preset) -> Result<Machine, MachineError> {
     let axes = crate::rows::axes_of(config).map_err(MachineError::Refused)?;
     let image = Image::for_row(&crate::rows::image_name(config), axes.page_offset())?;
     let facts = CpuFacts {

@@ -216,6 +216,7 @@ fn prep_new_page<K: Kernel>(k: K, page: Low<Page>, order: u32, owner: Owner) {
     );
     page.set_private(k, 0);
     page.set_count(k, 1);
+    k.handed_out(page, owner);
     let mut i = 1;
     while i < 1 << order {
         let other: Low<Page> = page.field(i * page_struct_bytes(k));

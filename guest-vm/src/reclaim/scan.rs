@@ -10,7 +10,7 @@
 use super::shrink_list::{shrink_list, try_to_free_one_2_4};
 use super::{Control, Request, SWAP_CLUSTER_MAX, SWAPPINESS, Version, Who, state, version};
 use crate::bug_on;
-use crate::kernel::Kernel;
+use crate::kernel::{Decision, Kernel};
 use crate::layout::{Page, pg};
 use crate::list::ListHead;
 use crate::lru::{PAGEVEC_SIZE, add_to_active, add_to_inactive, lru_add_drain, release_pages};
@@ -196,6 +196,12 @@ fn refill_inactive_zone<K: Kernel>(k: K, z: Low<Zone>, count: u32, c: &Control) 
         } else {
             inactive
         };
+        let what = if to == active {
+            Decision::Stays
+        } else {
+            Decision::Goes
+        };
+        k.decided(page, what);
         page.lru(k).add_to(k, to);
     }
     put_back_refilled(k, z);
@@ -370,7 +376,9 @@ pub fn shrink_zone_2_4<K: Kernel>(
         page::get_page(k, page);
         unlock(k, z, irq);
         mod_page_state(k, State::PgScanDirect, 1);
-        match try_to_free_one_2_4(k, page, gfp) {
+        let freeing = try_to_free_one_2_4(k, page, gfp);
+        k.decided(page, freeing.decision());
+        match freeing {
             Freeing::Freed => freed += 1,
             Freeing::Mapped if mapped_left == 0 => swapped = true,
             Freeing::Mapped => mapped_left -= 1,
@@ -397,6 +405,17 @@ pub enum Freeing {
     Kept,
 }
 
+impl Freeing {
+    #[inline(always)]
+    fn decision(self) -> Decision {
+        match self {
+            Freeing::Freed => Decision::Freed,
+            Freeing::Mapped => Decision::Mapped,
+            Freeing::Kept => Decision::Kept,
+        }
+    }
+}
+
 /// refill_inactive of 2.4: a page touched by system calls since the last look stays.
 fn refill_inactive_2_4<K: Kernel>(k: K, z: Low<Zone>, count: u32) {
     let irq = lock(k, z);
@@ -404,11 +423,13 @@ fn refill_inactive_2_4<K: Kernel>(k: K, z: Low<Zone>, count: u32) {
     while left > 0 && !z.active_list(k).is_empty(k) {
         let page = take_tail(k, z.active_list(k));
         if page::test_and_clear(k, page, pg::REFERENCED) {
+            k.decided(page, Decision::Stays);
             page.lru(k).add_to(k, z.active_list(k));
             left -= 1;
             continue;
         }
         left -= 1;
+        k.decided(page, Decision::Goes);
         page::clear(k, page, pg::ACTIVE);
         z.set_nr_active(k, z.nr_active(k) - 1);
         add_to_inactive(k, z, page);

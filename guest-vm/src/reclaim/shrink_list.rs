@@ -10,7 +10,7 @@
 use super::scan::Freeing;
 use super::{Control, state};
 use crate::file;
-use crate::kernel::Kernel;
+use crate::kernel::{Decision, Kernel};
 use crate::layout::{Mapping, Page, pg, vm_ops};
 use crate::list::ListHead;
 use crate::lru::{PAGEVEC_SIZE, Pagevec};
@@ -35,6 +35,17 @@ enum Verdict {
     KeepLocked,
     /// Back to the inactive list; not locked.
     Keep,
+}
+
+impl Verdict {
+    #[inline(always)]
+    fn decision(self) -> Decision {
+        match self {
+            Verdict::Free => Decision::Freed,
+            Verdict::Activate => Decision::Activated,
+            Verdict::KeepLocked | Verdict::Keep => Decision::Kept,
+        }
+    }
 }
 
 /// What became of a write.
@@ -86,6 +97,7 @@ pub fn shrink_list<K: Kernel>(k: K, c: &mut Control) -> u32 {
         } else {
             Verdict::Keep
         };
+        k.decided(page, verdict.decision());
         match verdict {
             Verdict::Free => {
                 page::unlock_page(k, page);

@@ -128,7 +128,10 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
     each_pte_alike!(K, ());
 
     fn pte_page_alloc(k: K, page: Low<Page>) -> Result<(), Oom> {
-        let shadow = alloc_pages(k, Gfp::Kernel, 0, Owner::PteChain)?;
+        let shadow = match k.lend(0, Owner::PteChain) {
+            Some(page) => page,
+            None => alloc_pages(k, Gfp::Kernel, 0, Owner::PteChain)?,
+        };
         let links = page_address(k, shadow).unwrap_or(0);
         bug_on!(k, PteChainDl, links == 0, page.va());
         let twin = if k.highpte() {
@@ -146,7 +149,9 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
         page.set_private(k, 0);
         shadow.set_private(k, 0);
         k.probe(Probe::ChainFreed);
-        free_pages(k, shadow, 0);
+        if !k.take_back(shadow) {
+            free_pages(k, shadow, 0);
+        }
     }
 
     fn mapcount(k: K, page: Low<Page>) -> u32 {

@@ -49,7 +49,10 @@ fn alloc<K: Kernel>(k: K, gfp: Gfp) -> Result<Low<Element>, Oom> {
     list.lock(k).lock(k);
     if list.head(k).is_null() {
         list.lock(k).unlock(k);
-        let page = alloc_pages(k, gfp, 0, Owner::PteChain)?;
+        let page = match k.lend(0, Owner::PteChain) {
+            Some(page) => page,
+            None => alloc_pages(k, gfp, 0, Owner::PteChain)?,
+        };
         list.lock(k).lock(k);
         refill(k, list, page);
     }

@@ -2,11 +2,13 @@
 //!
 //! | file | measures |
 //! |---|---|
+//! | [`evictions`] | which pages reclaim decides to take, by reverse map, and why two of them differ |
 //! | [`unmap`] | unmapping one page against its sharers, by reverse map |
 //! | [`writeback`] | page cache with tags and with lists: order on the disk, the search for dirty pages, fsync beside a flusher |
 //!
 //! Invariant: a measurement depends on configuration and seed only.
 
+pub mod evictions;
 pub mod unmap;
 pub mod writeback;
 
