@@ -196,6 +196,43 @@ pub(crate) enum MeasureCommand {
     /// Page cache with tags and with lists: order and time on a disk, the search for dirty pages, fsync beside a flusher
     #[command(after_help = "Example:\n  lowmem measure writeback --rmap pte_chain --split 3g1g")]
     Writeback(WritebackArgs),
+    /// Which pages reclaim takes from a trace in too little RAM, by reverse map, decision by decision; where two maps differ, and why
+    #[command(
+        after_help = "Examples:\n  lowmem measure evictions\n  lowmem measure evictions traces/pygrow1.lmt --ram 24M --rmap anon_vma,pte_chain"
+    )]
+    Evictions(EvictionArgs),
+    /// mremap of pages that fork shared, then swapoff: what each reverse map has to copy
+    #[command(after_help = "Example:\n  lowmem measure mremap --rmap anonmm,anon_vma")]
+    Mremap(PlainMeasureArgs),
+    /// A file shown in another order, under pressure: one nonlinear vma against many vmas against mlock, both sweeps
+    #[command(
+        after_help = "Example:\n  lowmem measure nonlinear --rmap anon_vma,pte_chain --nonlinear clusters,whole"
+    )]
+    Nonlinear(PlainMeasureArgs),
+}
+
+/// `lowmem measure evictions`.
+#[derive(Debug, Args)]
+pub(crate) struct EvictionArgs {
+    /// The trace [default: swapstorm1, built in]
+    pub(crate) trace: Option<PathBuf>,
+    /// Axes; every reverse map where none is named, 24M of RAM where none is given.
+    #[command(flatten)]
+    pub(crate) axes: AxisArgs,
+    /// JSON, schema lowmem.measure/1
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `lowmem measure mremap` and `nonlinear`.
+#[derive(Debug, Args)]
+pub(crate) struct PlainMeasureArgs {
+    /// Axes; every reverse map where none is named, 24M of RAM where none is given.
+    #[command(flatten)]
+    pub(crate) axes: AxisArgs,
+    /// JSON, schema lowmem.measure/1
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `lowmem measure unmap`.

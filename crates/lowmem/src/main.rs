@@ -12,6 +12,7 @@
 //! | [`progress`] | progress bars and Ctrl-C |
 //! | [`workload`] | the built-in trace |
 //! | [`compare`], [`trace_command`], [`generate_command`], [`capacity_command`], [`presets`], [`run_command`] | the subcommands |
+//! | [`measure`], [`measure_unmap`], [`measure_evictions`], [`measure_moves`] | `lowmem measure` |
 //! | [`failure`] | errors and their exit codes |
 //! | [`output`] | writing to stdout |
 //!
@@ -25,6 +26,8 @@ mod echo;
 mod failure;
 mod generate_command;
 mod measure;
+mod measure_evictions;
+mod measure_moves;
 mod measure_unmap;
 mod output;
 mod presets;

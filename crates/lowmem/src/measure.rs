@@ -22,6 +22,9 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<ExitCode, Failure> {
     match &args.command {
         MeasureCommand::Unmap(args) => crate::measure_unmap::run(args),
         MeasureCommand::Writeback(args) => writeback(args),
+        MeasureCommand::Evictions(args) => crate::measure_evictions::run(args),
+        MeasureCommand::Mremap(args) => crate::measure_moves::run_mremap(args),
+        MeasureCommand::Nonlinear(args) => crate::measure_moves::run_nonlinear(args),
     }
 }
 

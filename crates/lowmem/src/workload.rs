@@ -21,6 +21,18 @@ pub(crate) fn open(path: Option<&Path>) -> Result<Trace, Failure> {
     }
 }
 
+/// The trace that runs out of memory where RAM is small.
+const STORM: &[u8] = include_bytes!("../../../traces/swapstorm1.lmt");
+const STORM_NAME: &str = "swapstorm1 (built in)";
+
+/// Opens `path`, or the built-in trace that needs more memory than there is.
+pub(crate) fn open_or_storm(path: Option<&Path>) -> Result<Trace, Failure> {
+    match path {
+        Some(path) => Ok(Trace::open(path)?),
+        None => Ok(Trace::from_bytes(STORM_NAME, STORM)?),
+    }
+}
+
 /// What to do with recorded addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Layout {

@@ -253,11 +253,122 @@ fn every_subcommand_has_help_with_an_example() {
         &["capacity"],
         &["measure"],
         &["measure", "writeback"],
+        &["measure", "unmap"],
+        &["measure", "evictions"],
+        &["measure", "mremap"],
+        &["measure", "nonlinear"],
         &["validate"],
     ] {
         let help = good(&[args, &["--help"]].concat());
         assert!(help.contains("Example"), "{args:?}");
         assert!(help.lines().all(|l| l.chars().count() <= 100), "{args:?}");
+    }
+}
+
+fn measured(args: &[&str]) -> Vec<serde_json::Value> {
+    let json = good(&[&["measure"], args, &["--json"]].concat());
+    let document: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(document["schema"], "lowmem.measure/1", "{args:?}");
+    assert_eq!(document["measure"], args[0]);
+    let results = document["results"].as_array().unwrap().clone();
+    assert!(results.iter().all(|r| r["config"].is_object()));
+    results
+}
+
+/// Chains examine a pte for each sharer and visit nobody in vain; the object's vmas are as many.
+#[test]
+fn measure_unmap_counts() {
+    let args = [
+        "unmap",
+        "--rmap",
+        "anon_vma,pte_chain",
+        "--split",
+        "3g1g",
+        "--sharers",
+        "1,3",
+    ];
+    let results = measured(&args);
+    assert_eq!(results.len(), 2);
+    for result in &results {
+        let points = result["points"].as_array().unwrap();
+        assert_eq!(points.len(), 10);
+        for p in points {
+            assert_eq!(p["end"], "unmapped", "{p}");
+            let parts = p["cycles"].as_object().unwrap().values();
+            assert!(parts.map(|c| c.as_u64().unwrap()).sum::<u64>() > 0, "{p}");
+        }
+        let shared = points
+            .iter()
+            .find(|p| p["case"] == "shared_anonymous" && p["n"] == 3);
+        assert_eq!(shared.unwrap()["ptes_cleared"], 3);
+    }
+    let table = good(&[&["measure"], &args[..]].concat());
+    assert!(
+        table.contains("An anonymous page that n processes share"),
+        "{table}"
+    );
+}
+
+/// What two maps evict differs by their memory alone.
+#[test]
+fn measure_evictions_names_the_cause() {
+    let args = ["evictions", "--rmap", "anon_vma,pte_chain,anon_vma_rfc"];
+    let results = measured(&args);
+    let cause: Vec<&serde_json::Value> = results.iter().map(|r| &r["cause"]).collect();
+    assert_eq!(
+        cause,
+        [
+            &serde_json::Value::Null,
+            &"memory".into(),
+            &serde_json::Value::Null
+        ]
+    );
+    assert_eq!(results[1]["apart"]["equal"]["all"], true);
+    assert_eq!(results[2]["equal"]["all"], true);
+    let owners = &results[1]["first_difference"]["lowmem_bytes"];
+    assert!(owners["pte_chain"]["own"].as_u64() > owners["pte_chain"]["first_row"].as_u64());
+    for r in &results {
+        assert_eq!(r["memory_hash"], results[0]["memory_hash"]);
+    }
+    let table = good(&[&["measure"], &args[..]].concat());
+    assert!(table.contains("decisions of reclaim"), "{table}");
+}
+
+#[test]
+fn measure_mremap_counts_copies() {
+    let args = ["mremap", "--rmap", "anonmm", "--split", "3g1g"];
+    let results = measured(&args);
+    let rows = results[0]["rows"].as_array().unwrap();
+    let copies: Vec<_> = rows
+        .iter()
+        .map(|r| {
+            (
+                r["mremap"]["copies"].as_u64(),
+                r["swapoff"]["copies"].as_u64(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        copies,
+        [
+            (Some(64), Some(0)),
+            (Some(0), Some(192)),
+            (Some(0), Some(0))
+        ]
+    );
+}
+
+#[test]
+fn measure_nonlinear_knows_both_sweeps() {
+    let args = ["nonlinear", "--rmap", "anon_vma", "--split", "3g1g"];
+    let results = measured(&args);
+    assert_eq!(results.len(), 2);
+    assert_eq!(results[1]["config"]["nonlinear"], "whole");
+    for result in &results {
+        let rows = result["rows"].as_array().unwrap();
+        let ways: Vec<_> = rows.iter().map(|r| r["way"].as_str().unwrap()).collect();
+        assert_eq!(ways, ["nonlinear", "many_vmas", "locked"]);
+        assert!(rows[1]["vma_bytes"].as_u64() > rows[0]["vma_bytes"].as_u64());
     }
 }
 

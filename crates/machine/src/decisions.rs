@@ -15,7 +15,7 @@ use crate::error::MachineError;
 use crate::lowmem;
 use crate::machine::{Machine, guarded};
 use crate::native::Native;
-use guest_vm::kernel::Decision;
+pub use guest_vm::kernel::Decision;
 use guest_vm::layout::{Page, pg};
 use guest_vm::page_alloc::zone::{ZoneKind, node};
 use guest_vm::page_alloc::{buddy, page_to_pfn, pcp, set_owner};

@@ -181,7 +181,7 @@ pub fn cycle_options(preset: &Preset, config: &Config, engine: Engine) -> CycleO
 }
 
 /// A machine of that configuration, booted, in native mode.
-pub fn boot(config: &Config, preset: &Preset) -> Result<Machine, MachineError> {
+pub(crate) fn boot(config: &Config, preset: &Preset) -> Result<Machine, MachineError> {
     let axes = crate::rows::axes_of(config).map_err(MachineError::Refused)?;
     let image = Image::for_row(&crate::rows::image_name(config), axes.page_offset())?;
     let facts = CpuFacts {

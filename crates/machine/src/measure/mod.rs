@@ -3,12 +3,16 @@
 //! | file | measures |
 //! |---|---|
 //! | [`evictions`] | which pages reclaim decides to take, by reverse map, and why two of them differ |
+//! | [`mremap`] | moving pages that fork shared, then swapoff: copies, by reverse map |
+//! | [`nonlinear`] | a window in another order: nonlinear, many vmas, locked; under pressure |
 //! | [`unmap`] | unmapping one page against its sharers, by reverse map |
 //! | [`writeback`] | page cache with tags and with lists: order on the disk, the search for dirty pages, fsync beside a flusher |
 //!
 //! Invariant: a measurement depends on configuration and seed only.
 
 pub mod evictions;
+pub mod mremap;
+pub mod nonlinear;
 pub mod unmap;
 pub mod writeback;
 

@@ -229,7 +229,7 @@ fn point(config: &Config, case: Case, n: u32) -> Result<UnmapPoint, MachineError
 }
 
 /// The frame that `va` of a process shows.
-fn frame_of(machine: &Machine, pid: u32, va: u32) -> Option<u32> {
+pub(super) fn frame_of(machine: &Machine, pid: u32, va: u32) -> Option<u32> {
     let k = machine.k;
     let task = guest_vm::task::find(k, pid);
     if task.is_null() || task.mm(k).is_null() {

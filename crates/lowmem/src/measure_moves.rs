@@ -1,0 +1,224 @@
+//! `lowmem measure mremap` and `lowmem measure nonlinear`: claims about single calls, under pressure.
+//!
+//! Invariant: the same command prints the same bytes.
+
+use crate::cli::{AxisArgs, PlainMeasureArgs};
+use crate::failure::Failure;
+use crate::measure_evictions::small_matrix;
+use crate::output;
+use lowmem_machine::MachineError;
+use lowmem_machine::measure::{mremap, nonlinear};
+use lowmem_report::Config;
+use lowmem_report::config::{Nonlinear, Rmap};
+use lowmem_report::table::{Table, grouped};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// `lowmem measure mremap`.
+pub(crate) fn run_mremap(args: &PlainMeasureArgs) -> Result<ExitCode, Failure> {
+    let configs = small_matrix(&args.axes, mremap::RAM_BYTES)?;
+    let rows = each(&configs, mremap::measure)?;
+    let text = match args.json {
+        true => document(
+            "mremap",
+            json!({"pages": mremap::PAGES, "sharers": mremap::SHARERS}),
+            &rows,
+            |r| {
+                json!({
+                    "case": r.case.name(),
+                    "resident": r.resident,
+                    "mremap": {"copies": r.mremap_copies, "cycles": r.mremap_cycles},
+                    "swapoff": {"copies": r.swapoff_copies, "cycles": r.swapoff_cycles},
+                    "frames": r.frames,
+                })
+            },
+        ),
+        false => mremap_table(&rows),
+    };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `lowmem measure nonlinear`.
+pub(crate) fn run_nonlinear(args: &PlainMeasureArgs) -> Result<ExitCode, Failure> {
+    let mut configs = small_matrix(&args.axes, nonlinear::RAM_BYTES)?;
+    if args.axes.nonlinear.is_empty() && args.axes.kernel.is_empty() {
+        configs = configs
+            .into_iter()
+            .flat_map(|c| sweeps(&args.axes, c))
+            .collect();
+    }
+    let rows = each(&configs, nonlinear::measure)?;
+    let of = json!({
+        "file_pages": nonlinear::FILE_PAGES,
+        "chunk_pages": nonlinear::CHUNK_PAGES,
+        "processes": nonlinear::PROCESSES,
+    });
+    let text = match args.json {
+        true => document("nonlinear", of, &rows, |r| {
+            json!({
+                "way": r.way.name(),
+                "setup_cycles": r.setup_cycles,
+                "vma_bytes": r.vma_bytes,
+                "rmap_bytes": r.rmap_bytes,
+                "reclaim_cycles": r.reclaim_cycles,
+                "unmap_cycles": r.unmap_cycles,
+                "vmas_visited": r.vmas_visited,
+                "ptes_examined": r.ptes_examined,
+                "ptes_cleared": r.ptes_cleared,
+                "pages_unmapped": r.pages_unmapped,
+                "read_again": r.read_again,
+                "again_cycles": r.again_cycles,
+            })
+        }),
+        false => nonlinear_table(&rows),
+    };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Both sweeps of a map that sweeps. Only anon_vma is asked for both where no map is named: the sweep is the same code in all.
+fn sweeps(args: &AxisArgs, config: Config) -> Vec<Config> {
+    let both = match args.rmap.is_empty() {
+        true => config.rmap == Rmap::AnonVma,
+        false => true,
+    };
+    let one = |nonlinear| {
+        let mut c = Config {
+            nonlinear,
+            ..config.clone()
+        };
+        c.overrides = crate::axes::overrides(&c);
+        c
+    };
+    match both {
+        true => vec![one(Nonlinear::Clusters), one(Nonlinear::Whole)],
+        false => vec![config],
+    }
+}
+
+fn each<R>(
+    configs: &[Config],
+    measure: impl Fn(&Config) -> Result<Vec<R>, MachineError>,
+) -> Result<Vec<(Config, Vec<R>)>, Failure> {
+    configs
+        .iter()
+        .map(|config| {
+            let rows = measure(config)
+                .map_err(|e| Failure::Machine(format!("{}: {e}", config.label(&configs[0]))))?;
+            Ok((config.clone(), rows))
+        })
+        .collect()
+}
+
+/// The kernel of a row, told from that of the first.
+fn label<R>(config: &Config, rows: &[(Config, Vec<R>)]) -> String {
+    config.label(&rows[0].0)
+}
+
+fn document<R>(
+    name: &str,
+    load: Value,
+    rows: &[(Config, Vec<R>)],
+    one: impl Fn(&R) -> Value,
+) -> String {
+    let results: Vec<Value> = rows
+        .iter()
+        .map(|(config, rows)| {
+            let rows: Vec<Value> = rows.iter().map(&one).collect();
+            json!({"config": config, "rows": rows})
+        })
+        .collect();
+    let document = json!({
+        "schema": crate::measure::SCHEMA,
+        "tool": {"version": env!("CARGO_PKG_VERSION")},
+        "measure": name,
+        "load": load,
+        "results": results,
+    });
+    format!("{document:#}\n")
+}
+
+fn mremap_table(rows: &[(Config, Vec<mremap::MoveRow>)]) -> String {
+    let mut table = Table::new(
+        format!(
+            "mremap of {} pages that {} processes have from fork, then swapoff",
+            mremap::PAGES,
+            mremap::SHARERS
+        ),
+        &[
+            "pages",
+            "kernel",
+            "in memory",
+            "copied",
+            "mremap cycles",
+            "copied",
+            "swapoff cycles",
+            "frames",
+        ],
+    );
+    for (i, case) in mremap::Case::ALL.into_iter().enumerate() {
+        for (config, r) in rows {
+            let r = &r[i];
+            table.row(vec![
+                case.name().to_owned(),
+                label(config, rows),
+                grouped(u64::from(r.resident)),
+                grouped(r.mremap_copies),
+                grouped(r.mremap_cycles),
+                grouped(r.swapoff_copies),
+                grouped(r.swapoff_cycles),
+                grouped(u64::from(r.frames)),
+            ]);
+        }
+    }
+    table.note(
+        "resident: shared and in memory when the parent moves them. swapped: shared and in swap. private: the parent has written them \
+         since the forks. Copied: by mremap, and by swapoff. Frames: those that show the pages at the end. Cycles of swapoff are \
+         less those of one that finds nothing in use.",
+    );
+    table.render()
+}
+
+fn nonlinear_table(rows: &[(Config, Vec<nonlinear::WindowRow>)]) -> String {
+    let mut table = Table::new(
+        format!(
+            "{} processes show a file of {} pages in chunks of {}, each in an order of its own; thousands of cycles, under pressure",
+            nonlinear::PROCESSES,
+            grouped(u64::from(nonlinear::FILE_PAGES)),
+            nonlinear::CHUNK_PAGES
+        ),
+        &[
+            "window", "kernel", "made", "vmas", "rmap", "reclaim", "unmap", "visited", "examined", "cleared",
+            "gone", "reread", "faults",
+        ],
+    )
+    .tight();
+    let thousands = |cycles: u64| grouped(cycles.div_ceil(1000));
+    for (i, way) in nonlinear::Way::ALL.into_iter().enumerate() {
+        for (config, r) in rows {
+            let r = &r[i];
+            table.row(vec![
+                way.name().replace('_', " "),
+                label(config, rows),
+                thousands(r.setup_cycles),
+                lowmem_report::table::size(r.vma_bytes),
+                lowmem_report::table::size(r.rmap_bytes),
+                thousands(r.reclaim_cycles),
+                thousands(r.unmap_cycles),
+                grouped(r.vmas_visited),
+                grouped(r.ptes_examined),
+                grouped(r.ptes_cleared),
+                grouped(r.pages_unmapped),
+                grouped(r.read_again),
+                thousands(r.again_cycles),
+            ]);
+        }
+    }
+    table.note(
+        "made: the calls that make the windows and the faults of reading them. vmas, rmap: bytes of their objects then. reclaim, unmap, \
+         visited, examined, cleared, gone: while one process writes as much private memory as there is RAM; its own pages are among \
+         them. reread: pages of the file read from the disk when all windows are read again; faults: cycles of that.",
+    );
+    table.render()
+}
