@@ -460,10 +460,10 @@ impl Kernel for Native {
         let host = self.host();
         host.probes[p as usize & 63] += 1;
         host.paths.push(p);
-        if p == Probe::Reclaim {
-            if let Some(log) = &mut host.log {
-                log.begun(self, host.operation);
-            }
+        if p == Probe::Reclaim
+            && let Some(log) = &mut host.log
+        {
+            log.begun(self, host.operation);
         }
     }
     #[inline]
