@@ -69,6 +69,30 @@ pub enum PteKind {
     High,
 }
 
+/// Whose structures a kernel with lists has. A kernel with tags has those of 2.6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StructKind {
+    /// 2.6.
+    V2_6,
+    /// 2.4: 2.4-aa, and RHEL3 with its chains.
+    V2_4,
+}
+
+/// Whose sizes and offsets the structures have: derived from the axes, see [`Axes::era`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Era {
+    /// 2.4.21.
+    V2_4,
+    /// 2.6.0.
+    V2_6_0,
+    /// 2.6.5 with anon_vma (2.6.5-aa).
+    V2_6_5Aa,
+    /// 2.6.6, also with objects for files ("rmap 7").
+    V2_6_6,
+    /// 2.6.7, and the anonmm tree shortly before it.
+    V2_6_7,
+}
+
 /// One value of each axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Axes {
@@ -82,6 +106,8 @@ pub struct Axes {
     pub build: BuildKind,
     /// Pte pages.
     pub pte: PteKind,
+    /// Structures.
+    pub structs: StructKind,
 }
 
 impl Axes {
@@ -92,6 +118,7 @@ impl Axes {
         page_cache: CacheKind::Tagged,
         build: BuildKind::Smp,
         pte: PteKind::Low,
+        structs: StructKind::V2_6,
     };
 
     /// What this image was compiled for.
@@ -140,6 +167,28 @@ impl Axes {
             } else {
                 PteKind::Low
             },
+            structs: if cfg!(feature = "v2_4") {
+                StructKind::V2_4
+            } else {
+                StructKind::V2_6
+            },
+        }
+    }
+
+    /// Whose structures these axes have: a kernel with lists and a reverse map that finds anonymous pages by object is the -aa
+    /// tree, any other with lists 2.6.0 (or 2.4); with tags, chains ended at 2.6.6.
+    #[inline(always)]
+    pub const fn era(self) -> Era {
+        let by_object = matches!(
+            self.rmap,
+            MapKind::AnonVma | MapKind::AnonVmaRfc | MapKind::AnonVmaChain | MapKind::Anonmm
+        );
+        match (self.structs, self.page_cache, by_object) {
+            (StructKind::V2_4, ..) => Era::V2_4,
+            (_, CacheKind::Lists, true) => Era::V2_6_5Aa,
+            (_, CacheKind::Lists, false) => Era::V2_6_0,
+            (_, CacheKind::Tagged, false) => Era::V2_6_6,
+            (_, CacheKind::Tagged, true) => Era::V2_6_7,
         }
     }
 

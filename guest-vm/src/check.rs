@@ -339,9 +339,9 @@ fn pages<K: Kernel>(k: K, s: &Scan, vectors: &BTreeMap<u32, u32>) -> Result<(), 
         let ptes = s.pages.get(&pfn).unwrap_or(&none);
         one_page(k, page, ptes)?;
         let count = page.count(k);
-        let in_file = page.mapping(k) != 0 && !page::test(k, page, pg::ANON);
+        let in_file = page::in_file(k, page);
         let expected = ptes.len() as u32
-            + page::test(k, page, pg::SWAPCACHE) as u32
+            + page::swap_cached(k, page) as u32
             + in_file as u32
             + vectors.get(&pfn).copied().unwrap_or(0);
         if count != expected {

@@ -8,6 +8,7 @@
 //!
 //! Invariant: `f_count` of a file is 1 + the vmas mapping it; of a shared object the vmas and segments naming it.
 
+use crate::axes::Era;
 use crate::bug_on;
 use crate::guest_struct;
 use crate::io::submit_write;
@@ -42,24 +43,42 @@ pub const OPS_SWAP: u32 = 4;
 pub const I_DATA: u32 = 176;
 
 guest_struct! {
-    /// struct dentry, 144 bytes.
-    pub struct Dentry [K] size 144;
+    /// struct dentry: 152 bytes since 2.6.6, 160 before.
+    pub struct Dentry [K k] size if lists::has_lists(k) { 160 } else { 152 };
     at 0 => word d_count, set_d_count: u32;
     at 12 => word d_inode, set_d_inode: Low<Inode>;
 }
 
+/// Bytes of a bare inode without its address_space: 348 - 128 in 2.6.0, 348 - 124 in 2.6.5, 336 - 96 in 2.6.6, 324 - 84 in 2.6.7.
+#[inline(always)]
+fn around_i_data<K: Kernel>(k: K) -> u32 {
+    match k.axes().era() {
+        Era::V2_4 | Era::V2_6_0 => 220,
+        Era::V2_6_5Aa => 224,
+        Era::V2_6_6 | Era::V2_6_7 => 240,
+    }
+}
+
+/// Where i_state is. Assumption: near the end; behind the largest i_data of the image.
+#[inline(always)]
+fn i_state_at<K: Kernel>(k: K) -> u32 {
+    if lists::has_lists(k) { 316 } else { 300 }
+}
+
 guest_struct! {
-    /// struct inode, 324 bytes, with i_data inside.
-    pub struct Inode [K] size 324;
+    /// struct inode: 324 bytes in 2.6.7, with i_data inside.
+    pub struct Inode [K k] size around_i_data(k) + Mapping::size(k);
     /// On inode_in_use, s_dirty or s_io.
     at 8 => part i_list: ListHead;
     at 24 => word i_ino, set_i_ino: u32;
     at 28 => word i_count, set_i_count: u32;
-    at 176 => part i_data: Mapping;
-    /// I_DIRTY_PAGES, I_LOCK. Its place and the next one's: assumption, near the end.
-    at 300 => word i_state, set_i_state: u32;
+    /// The address_space of its pages: i_data. 2.6.0 goes through it.
+    at I_DATA - 4 => word i_mapping, set_i_mapping: Low<Mapping>;
+    at I_DATA => part i_data: Mapping;
+    /// I_DIRTY_PAGES, I_LOCK.
+    at i_state_at(k) => word i_state, set_i_state: u32;
     /// Trace clock when it became dirty.
-    at 304 => word dirtied_when, set_dirtied_when: u32;
+    at i_state_at(k) + 4 => word dirtied_when, set_dirtied_when: u32;
 }
 
 /// The object with this id; one reference more. Made at its first use.
@@ -167,6 +186,9 @@ fn create<K: Kernel>(k: K, id: u32, ops: u32) -> Result<Low<File>, Oom> {
     inode.set_i_count(k, 1);
     mapping_init(k, inode.i_data(k), ops);
     inode.i_data(k).set_host(k, inode.va());
+    if lists::has_lists(k) {
+        inode.set_i_mapping(k, inode.i_data(k));
+    }
     if ops != self::ops::FILE {
         shmem::init(k, inode.i_data(k));
     }
@@ -176,7 +198,7 @@ fn create<K: Kernel>(k: K, id: u32, ops: u32) -> Result<Low<File>, Oom> {
     dentry.set_d_count(k, 1);
     dentry.set_d_inode(k, inode);
     file.set_f_count(k, 1);
-    file.set_f_dentry(k, dentry.va());
+    file.set_f_dentry(k, dentry);
     file.set_id(k, id);
     file.set_f_op(k, ops);
     file.set_mmap_hit(k, 0);
@@ -238,7 +260,7 @@ fn unhash<K: Kernel>(k: K, file: Low<File>) {
 }
 
 fn free<K: Kernel>(k: K, file: Low<File>) {
-    let dentry: Low<Dentry> = Low::new(file.f_dentry(k));
+    let dentry = file.f_dentry(k);
     if file.f_op(k) == ops::FILE {
         inode_gone(k, dentry.d_inode(k));
     }

@@ -1,16 +1,25 @@
-//! The table of historic structures that several modules share: sizes and offsets of Linux 2.6.7, SMP, PAE, no NUMA (the
-//! project's fact sheets, compiled or counted from the headers of that tag; asserted by `tests/layout.rs`).
+//! The table of historic structures that several modules share: sizes and offsets of the kernel whose structures the image has
+//! ([`crate::axes::Era`]), SMP, PAE, no NUMA (the project's fact sheets, compiled or counted from the headers of each tag; asserted by
+//! `tests/layout.rs`).
 //!
-//! What a reverse map adds to a structure comes from `K::Rmap`: a pte_chain kernel has no anon_vma link in its vmas, so
-//! its vma is 12 bytes smaller, as it was before 2.6.7. Structures private to one module are declared there.
+//! What a reverse map adds to a structure comes from `K::Rmap`; whether files keep their vmas in lists or in a prio_tree is a boot
+//! parameter, so it decides sizes, never an offset that a hot path uses. Structures private to one module are declared there.
+//!
+//! Invariant: in the image of 2.6.7 every offset and size is a constant.
 
-use crate::axes::{CacheKind, MapKind};
+use crate::axes::Era;
+use crate::file::Dentry;
 use crate::guest_struct;
 use crate::kernel::Kernel;
 use crate::list::ListHead;
+use crate::objects::objects;
+use crate::page_cache::lists;
 use crate::ptr::Low;
 use crate::rmap::ReverseMap;
-use crate::sync::{RwSem, SpinLock};
+use crate::struct_page;
+use crate::sync::{RwSem, Semaphore, SpinLock};
+use core::mem::offset_of;
+use lowmem_abi::boot::BootInfo;
 
 guest_struct! {
     /// What an entry stub leaves on the kernel stack (pt_regs of i386).
@@ -76,66 +85,63 @@ pub mod pg {
 }
 
 guest_struct! {
-    /// struct page: 32 bytes since 2.6.6/rmap 9, also with PAE. A page cache of lists needs page->list besides, behind the
-    /// rest ([`PAGE_LIST`]); chains with HIGHPTE the high half of a physical address, at the end.
+    /// struct page. 2.6.7: 32 bytes, also with PAE; what others had, and in which order: [`crate::struct_page`].
     pub struct Page [K k] size page_struct_bytes(k);
-    at 0 => word flags, set_flags: u32;
-    at 4 => word count, set_count: u32;
+    at struct_page::flags(k.axes()) => word flags, set_flags: u32;
+    at struct_page::count(k.axes()) => word count, set_count: u32;
     /// mapcount, or the pte_chain kernels' union of direct pte and chain.
-    at 8 => word rmap, set_rmap: u32;
-    at 12 => word private, set_private: u32;
-    at 16 => word mapping, set_mapping: u32;
-    at 20 => word index, set_index: u32;
-    at 24 => part lru: ListHead;
+    at struct_page::rmap(k.axes()) => word rmap, set_rmap: u32;
+    at struct_page::private(k.axes()) => word private, set_private: u32;
+    at struct_page::mapping(k.axes()) => word mapping, set_mapping: u32;
+    at struct_page::index(k.axes()) => word index, set_index: u32;
+    at struct_page::lru(k.axes()) => part lru: ListHead;
 }
-
-/// Where page->list lies, with a page cache of lists: 2.6.0 had it at 8, before `mapping`; behind the fields of 2.6.7 here.
-pub const PAGE_LIST: u32 = 32;
 
 /// Bytes of a struct page.
 #[inline(always)]
 pub fn page_struct_bytes<K: Kernel>(k: K) -> u32 {
-    let wide = if wide_direct_pte(k) { 4 } else { 0 };
-    match k.axes().page_cache {
-        CacheKind::Tagged => 32 + wide,
-        CacheKind::Lists => 40 + wide,
-    }
-}
-
-/// Whether page->pte.direct is 8 bytes: a chain's name of a pte in high memory.
-#[inline(always)]
-fn wide_direct_pte<K: Kernel>(k: K) -> bool {
-    k.highpte() && matches!(k.axes().rmap, MapKind::PteChain | MapKind::Objrmap)
+    struct_page::bytes(k.axes())
 }
 
 impl Low<Page> {
-    /// High half of a direct pte's physical address (chains with HIGHPTE; 2.6.0 had it next to the low half).
+    /// page->list; only with a page cache of lists.
+    #[inline(always)]
+    pub fn list<K: Kernel>(self, k: K) -> Low<ListHead> {
+        self.field(struct_page::list(k.axes()))
+    }
+    /// High half of a direct pte's physical address (chains with HIGHPTE), next to the low half.
     #[inline(always)]
     pub fn rmap_high<K: Kernel>(self, k: K) -> u32 {
-        self.field::<u32>(page_struct_bytes(k) - 4).read(k)
+        self.field::<u32>(struct_page::rmap(k.axes()) + 4).read(k)
     }
     /// Sets it.
     #[inline(always)]
     pub fn set_rmap_high<K: Kernel>(self, k: K, v: u32) {
-        self.field::<u32>(page_struct_bytes(k) - 4).write(k, v);
+        self.field::<u32>(struct_page::rmap(k.axes()) + 4)
+            .write(k, v);
+    }
+    /// page->virtual (2.4): where kmap shows a high page.
+    #[inline(always)]
+    pub fn window<K: Kernel>(self, k: K) -> Low<u32> {
+        self.field(struct_page::window(k.axes()))
     }
     /// A struct page of mem_map before its page is free for the first time: nothing maps it.
     #[inline(always)]
     pub fn init_rmap<K: Kernel>(self, k: K) {
         self.set_rmap(k, 0);
-        if wide_direct_pte(k) {
+        if struct_page::wide(k.axes()) {
             self.set_rmap_high(k, 0);
         }
     }
     /// Address of the flags word, for bit operations.
     #[inline(always)]
-    pub fn flags_word(self) -> Low<u32> {
-        self.field(0)
+    pub fn flags_word<K: Kernel>(self, k: K) -> Low<u32> {
+        self.field(struct_page::flags(k.axes()))
     }
     /// Address of the reference count.
     #[inline(always)]
-    pub fn count_word(self) -> Low<u32> {
-        self.field(4)
+    pub fn count_word<K: Kernel>(self, k: K) -> Low<u32> {
+        self.field(struct_page::count(k.axes()))
     }
 }
 
@@ -175,9 +181,66 @@ pub mod vm {
     pub const NONLINEAR: u32 = 0x80_0000;
 }
 
+/// Whether `file_vmas` says prio_tree: read from the boot information, for sizes, which boot asks for before the objects' root
+/// is set up.
+#[inline(always)]
+pub fn prio_trees<K: Kernel>(k: K) -> bool {
+    crate::task::boot_word(k, offset_of!(BootInfo, file_vmas)) != 0
+}
+
+/// Whether vma and address_space have the form of a tree without prio_tree, so that lists decide their size: up to 2.6.6. A constant.
+#[inline(always)]
+fn list_form<K: Kernel>(k: K) -> bool {
+    k.axes().era() as u32 != Era::V2_6_7 as u32
+}
+
+/// Whether a vma has the words of a tree node.
+#[inline(always)]
+pub fn has_tree_words<K: Kernel>(k: K) -> bool {
+    !list_form(k) || prio_trees(k)
+}
+
+/// Where a vma has what the reverse map adds: behind `shared`, which is a list or a tree node. (In the -aa tree: assumption.)
+#[inline(always)]
+pub fn vma_rmap_at<K: Kernel>(k: K) -> u32 {
+    if list_form(k) { 48 } else { 56 }
+}
+
+/// Where vm_ops is.
+#[inline(always)]
+fn vma_ops_at<K: Kernel>(k: K) -> u32 {
+    vma_rmap_at(k) + K::Rmap::vma_bytes(k)
+}
+
+/// Where vm_private_data is: 2.4 has vm_raend before it.
+#[inline(always)]
+fn vma_private_at<K: Kernel>(k: K) -> u32 {
+    match k.axes().era() {
+        Era::V2_4 => vma_ops_at(k) + 16,
+        _ => vma_ops_at(k) + 12,
+    }
+}
+
+/// Where parent and head of a prio_tree node are: 2.6.7 in the middle. A kernel that never had prio_tree has them at the end.
+#[inline(always)]
+fn vma_tree_at<K: Kernel>(k: K) -> u32 {
+    if list_form(k) {
+        vma_private_at(k) + 4
+    } else {
+        48
+    }
+}
+
+/// Bytes of a vma.
+#[inline(always)]
+fn vma_bytes<K: Kernel>(k: K) -> u32 {
+    let tree = if list_form(k) && prio_trees(k) { 8 } else { 0 };
+    vma_private_at(k) + 4 + tree
+}
+
 guest_struct! {
-    /// vm_area_struct: 84 bytes with prio_tree and anon_vma (2.6.7), less what the reverse map does not need.
-    pub struct Vma [K k] size 72 + K::Rmap::vma_bytes(k);
+    /// vm_area_struct: 84 bytes with prio_tree and anon_vma (2.6.7), 64 with neither (2.6.0 to 2.6.6), 68 in 2.4.
+    pub struct Vma [K k] size vma_bytes(k);
     at 0 => word mm, set_mm: Low<Mm>;
     at 4 => word start, set_start: u32;
     at 8 => word end, set_end: u32;
@@ -185,21 +248,25 @@ guest_struct! {
     at 16 => word page_prot, set_page_prot: u32;
     at 20 => word flags, set_flags: u32;
     at 24 => part rb: RbNode;
-    /// List form: links and parent word; tree form: prio_tree_node.
+    /// List form: links; tree form: left and right of a prio_tree_node.
     at 40 => part shared: VmaShared;
+    /// Tree node: its parent. Null of a vma on a node's list.
+    at vma_tree_at(k) => word tree_parent, set_tree_parent: Low<Vma>;
+    /// Tree node: head of the list of vmas with the same range; of that head: the node.
+    at vma_tree_at(k) + 4 => word tree_head, set_tree_head: Low<Vma>;
     /// What the reverse map adds (anon_vma: list head and pointer).
-    at 56 => opaque rmap_part: u8, 0;
-    at 56 + K::Rmap::vma_bytes(k) => word ops, set_ops: u32;
-    at 60 + K::Rmap::vma_bytes(k) => word pgoff, set_pgoff: u32;
-    at 64 + K::Rmap::vma_bytes(k) => word file, set_file: Low<File>;
-    at 68 + K::Rmap::vma_bytes(k) => word private, set_private: u32;
+    at vma_rmap_at(k) => opaque rmap_part: u8, 0;
+    at vma_ops_at(k) => word ops, set_ops: u32;
+    at vma_ops_at(k) + 4 => word pgoff, set_pgoff: u32;
+    at vma_ops_at(k) + 8 => word file, set_file: Low<File>;
+    at vma_private_at(k) => word private, set_private: u32;
 }
 
 impl Low<Vma> {
     /// Address of the reverse map's own fields.
     #[inline(always)]
-    pub fn rmap_fields<T>(self) -> Low<T> {
-        self.field(56)
+    pub fn rmap_fields<K: Kernel, T>(self, k: K) -> Low<T> {
+        self.field(vma_rmap_at(k))
     }
 }
 
@@ -213,16 +280,23 @@ guest_struct! {
 }
 
 guest_struct! {
-    /// vma->shared: a list of i_mmap, or a node of the prio_tree and the list of vmas with the same range.
-    pub struct VmaShared [K] size 16;
+    /// vma->shared: a list of i_mmap, or the first half of a prio_tree node.
+    pub struct VmaShared [K] size 8;
     at 0 => part list: ListHead;
-    at 8 => word parent, set_parent: u32;
-    at 12 => word head, set_head: Low<Vma>;
+}
+
+/// Where an mm has what the reverse map adds: behind what its kernel had.
+#[inline(always)]
+pub fn mm_rmap_at<K: Kernel>(k: K) -> u32 {
+    match k.axes().era() {
+        Era::V2_4 | Era::V2_6_0 => 528,
+        Era::V2_6_5Aa | Era::V2_6_6 | Era::V2_6_7 => 524,
+    }
 }
 
 guest_struct! {
-    /// mm_struct, 2.6.7: 524 bytes, rss at 104.
-    pub struct Mm [K k] size 524 + K::Rmap::mm_bytes(k);
+    /// mm_struct: 528 bytes in 2.6.0, 524 since 2.6.5, rss at 104. Offsets are those of 2.6.7 in every image.
+    pub struct Mm [K k] size mm_rmap_at(k) + K::Rmap::mm_bytes(k);
     at 0 => word mmap, set_mmap: Low<Vma>;
     at 4 => word mm_rb, set_mm_rb: Low<RbNode>;
     at 8 => word mmap_cache, set_mmap_cache: Low<Vma>;
@@ -247,7 +321,7 @@ guest_struct! {
     at 116 => word def_flags, set_def_flags: u32;
     at 120 => word cpu_vm_mask, set_cpu_vm_mask: u32;
     /// What the reverse map adds.
-    at 524 => opaque rmap_part: u8, 0;
+    at mm_rmap_at(k) => opaque rmap_part: u8, 0;
 }
 
 guest_struct! {
@@ -256,9 +330,19 @@ guest_struct! {
     at 0 => words half, set_half: u32, 8;
 }
 
+/// Bytes of a task_struct.
+#[inline(always)]
+fn task_bytes<K: Kernel>(k: K) -> u32 {
+    match k.axes().era() {
+        Era::V2_4 | Era::V2_6_0 => 1584,
+        Era::V2_6_5Aa => 1456,
+        Era::V2_6_6 | Era::V2_6_7 => 1424,
+    }
+}
+
 guest_struct! {
-    /// task_struct, 2.6.7: 1,424 bytes, of which the rebuilt kernel uses these; the rest is copied on fork as it was.
-    pub struct Task [K] size 1424;
+    /// task_struct: 1,424 bytes in 2.6.7, of which the rebuilt kernel uses these; the rest is copied on fork as it was.
+    pub struct Task [K k] size task_bytes(k);
     at 0 => word state, set_state: u32;
     at 4 => word thread_info, set_thread_info: Low<ThreadInfo>;
     at 8 => word usage, set_usage: u32;
@@ -284,8 +368,8 @@ guest_struct! {
 }
 
 guest_struct! {
-    /// thread_info at the low end of the kernel stack: 52 bytes (4G/4G: real and virtual stack, user pgd).
-    pub struct ThreadInfo [K] size 52;
+    /// thread_info at the low end of the kernel stack: 52 bytes since 2.6.6, 48 before (4G/4G: real and virtual stack, user pgd).
+    pub struct ThreadInfo [K k] size if lists::has_lists(k) { 48 } else { 52 };
     at 0 => word task, set_task: Low<Task>;
     at 4 => word flags, set_flags: u32;
     at 8 => word cpu, set_cpu: u32;
@@ -298,11 +382,17 @@ guest_struct! {
     at 24 => word user_pgd, set_user_pgd: u32;
 }
 
+/// Whether struct file has f_mapping (2.6.5 on): before, the way led through dentry and inode.
+#[inline(always)]
+fn has_f_mapping<K: Kernel>(k: K) -> bool {
+    !matches!(k.axes().era(), Era::V2_4 | Era::V2_6_0)
+}
+
 guest_struct! {
-    /// struct file of a mapped file: 148 bytes, f_mapping behind the rest.
-    pub struct File [K] size 148;
+    /// struct file of a mapped file: 148 bytes, f_mapping behind the rest; 136 without it.
+    pub struct File [K k] size if has_f_mapping(k) { 148 } else { 136 };
     at 0 => word f_count, set_f_count: u32;
-    at 4 => word f_dentry, set_f_dentry: u32;
+    at 4 => word f_dentry, set_f_dentry: Low<Dentry>;
     /// File id of the trace.
     at 8 => word id, set_id: u32;
     /// Next in the table's hash chain.
@@ -312,28 +402,144 @@ guest_struct! {
     /// Read-around state (f_ra): hits and misses of faults.
     at 96 => word mmap_hit, set_mmap_hit: u32;
     at 100 => word mmap_miss, set_mmap_miss: u32;
-    at 144 => word f_mapping, set_f_mapping: Low<Mapping>;
+}
+
+impl Low<File> {
+    /// The address_space it maps: f_mapping, or f_dentry->d_inode->i_mapping.
+    #[inline(always)]
+    pub fn f_mapping<K: Kernel>(self, k: K) -> Low<Mapping> {
+        if has_f_mapping(k) {
+            self.field::<Low<Mapping>>(144).read(k)
+        } else {
+            self.f_dentry(k).d_inode(k).i_mapping(k)
+        }
+    }
+    /// Sets f_mapping where there is one.
+    #[inline(always)]
+    pub fn set_f_mapping<K: Kernel>(self, k: K, mapping: Low<Mapping>) {
+        if has_f_mapping(k) {
+            self.field::<Low<Mapping>>(144).write(k, mapping);
+        }
+    }
+}
+
+/// Where nrpages of an address_space is: behind the lists, if it has them.
+#[inline(always)]
+fn mapping_nrpages_at<K: Kernel>(k: K) -> u32 {
+    if lists::has_lists(k) { 52 } else { 20 }
+}
+
+/// Where a_ops is: 2.6.6 and later have writeback_index before it.
+#[inline(always)]
+fn mapping_a_ops_at<K: Kernel>(k: K) -> u32 {
+    if lists::has_lists(k) { 56 } else { 28 }
+}
+
+/// Where i_mmap is.
+#[inline(always)]
+fn mapping_i_mmap_at<K: Kernel>(k: K) -> u32 {
+    mapping_a_ops_at(k) + 4
+}
+
+/// Where truncate_count is: behind the semaphore up to 2.6.6, behind the spin lock since.
+#[inline(always)]
+fn mapping_truncate_at<K: Kernel>(k: K) -> u32 {
+    mapping_i_mmap_at(k) + if list_form(k) { 36 } else { 24 }
+}
+
+/// Bytes of an address_space. Lists of vmas and a semaphore: 128 bytes in 2.6.0, 124 in 2.6.5, 96 in 2.6.6; a prio_tree and a spin
+/// lock: 84 in 2.6.7, and 28 more for the lists of pages where both are combined.
+#[inline(always)]
+fn mapping_bytes<K: Kernel>(k: K) -> u32 {
+    match (k.axes().era(), list_form(k) && !prio_trees(k)) {
+        (Era::V2_4 | Era::V2_6_0, true) => 128,
+        (Era::V2_6_5Aa, true) => 124,
+        (Era::V2_6_6, true) => 96,
+        (Era::V2_4 | Era::V2_6_0 | Era::V2_6_5Aa, false) => 112,
+        (Era::V2_6_6 | Era::V2_6_7, _) => 84,
+    }
 }
 
 guest_struct! {
-    /// address_space: 84 bytes, inside the inode (2.6.7). Without NR_RESERVED fields nobody reads. A page cache of lists has
-    /// four list heads behind it ([`crate::page_cache::lists`]).
-    pub struct Mapping [K] size 84;
+    /// address_space, inside the inode. Up to 2.6.6 (list form): i_mmap, i_mmap_shared, the semaphore i_shared_sem; words at its end that
+    /// nobody reads here (private_lock, private_list) hold what only the rebuilt kernel has. 2.6.7: one prio_tree, the list of
+    /// nonlinear vmas, a spin lock.
+    pub struct Mapping [K k] size mapping_bytes(k);
     at 0 => word host, set_host: u32;
     at 4 => part page_tree: RadixRoot;
     at 16 => part tree_lock: SpinLock;
-    at 20 => word nrpages, set_nrpages: u32;
-    at 24 => word writeback_index, set_writeback_index: u32;
-    at 28 => word a_ops, set_a_ops: u32;
-    /// prio_tree root (node, index_bits); with `file_vmas = list` the list of private mappings.
-    at 32 => part i_mmap: ListHead;
-    at 40 => word i_mmap_writable, set_i_mmap_writable: u32;
-    at 44 => part i_mmap_nonlinear: ListHead;
-    at 52 => part i_mmap_lock: SpinLock;
-    at 56 => word truncate_count, set_truncate_count: u32;
-    at 60 => word mapping_flags, set_mapping_flags: u32;
-    /// `file_vmas = list` only: shared mappings, in words (private_list) that nobody reads here.
-    at 72 => part i_mmap_shared: ListHead;
+    at mapping_nrpages_at(k) => word nrpages, set_nrpages: u32;
+    at mapping_i_mmap_at(k) => part i_mmap: ListHead;
+    at mapping_a_ops_at(k) => word a_ops, set_a_ops: u32;
+    at mapping_truncate_at(k) => word truncate_count, set_truncate_count: u32;
+    at mapping_truncate_at(k) + 4 => word mapping_flags, set_mapping_flags: u32;
+}
+
+impl Low<Mapping> {
+    /// writeback_index; only with tags.
+    #[inline(always)]
+    pub fn writeback_index<K: Kernel>(self, k: K) -> u32 {
+        self.field::<u32>(24).read(k)
+    }
+    /// Sets it; nothing with lists.
+    #[inline(always)]
+    pub fn set_writeback_index<K: Kernel>(self, k: K, index: u32) {
+        if !lists::has_lists(k) {
+            self.field::<u32>(24).write(k, index);
+        }
+    }
+    /// List of shared vmas; only with `file_vmas = list`. A kernel that had prio_tree has it in words that nobody reads.
+    #[inline(always)]
+    pub fn i_mmap_shared<K: Kernel>(self, k: K) -> Low<ListHead> {
+        self.field(if list_form(k) {
+            mapping_i_mmap_at(k) + 8
+        } else {
+            72
+        })
+    }
+    /// List of nonlinear vmas. Before 2.6.7 they were on i_mmap_shared and passed over: the list is then in private_list.
+    #[inline(always)]
+    pub fn i_mmap_nonlinear<K: Kernel>(self, k: K) -> Low<ListHead> {
+        self.field(if !list_form(k) {
+            mapping_i_mmap_at(k) + 12
+        } else if objects(k).file_vmas(k) != 0 {
+            mapping_i_mmap_at(k) + 16
+        } else {
+            mapping_truncate_at(k) + 16
+        })
+    }
+    /// i_mmap_lock, a spin lock (2.6.7, and i_shared_lock of 2.4).
+    #[inline(always)]
+    pub fn i_mmap_spin<K: Kernel>(self, k: K) -> Low<SpinLock> {
+        self.field(mapping_i_mmap_at(k) + if list_form(k) { 24 } else { 20 })
+    }
+    /// i_shared_sem (2.6.0 to 2.6.6).
+    #[inline(always)]
+    pub fn i_shared_sem<K: Kernel>(self, k: K) -> Low<Semaphore> {
+        self.field(mapping_i_mmap_at(k) + 16)
+    }
+    /// i_mmap_writable, counted where [`has_i_mmap_writable`].
+    #[inline(always)]
+    pub fn i_mmap_writable<K: Kernel>(self, k: K) -> u32 {
+        self.field::<u32>(mapping_i_mmap_at(k) + 8).read(k)
+    }
+    /// Sets it.
+    #[inline(always)]
+    pub fn set_i_mmap_writable<K: Kernel>(self, k: K, n: u32) {
+        self.field::<u32>(mapping_i_mmap_at(k) + 8).write(k, n);
+    }
+}
+
+/// Whether i_mmap is guarded by the semaphore i_shared_sem: 2.6.0 to 2.6.6 with lists.
+#[inline(always)]
+pub fn has_shared_sem<K: Kernel>(k: K) -> bool {
+    list_form(k) && k.axes().era() as u32 != Era::V2_4 as u32 && objects(k).file_vmas(k) == 0
+}
+
+/// Whether an address_space counts its shared vmas: since 2.6.7, not in a kernel of lists.
+#[inline(always)]
+pub fn has_i_mmap_writable<K: Kernel>(k: K) -> bool {
+    !list_form(k) || objects(k).file_vmas(k) != 0
 }
 
 guest_struct! {

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | [`kernel`] | the handle: memory, primitives, probes; the types that differ between images |
 //! | [`ptr`], [`mod@guest_struct`] | guest pointers; structures with written offsets |
-//! | [`layout`] | every historic structure, one table |
+//! | [`layout`], [`struct_page`] | every historic structure, one table |
 //! | [`sync`], [`list`] | locks, bit operations and atomics as `smp` had them; list heads |
 //! | [`rmap`] | reverse maps: the trait, one file per scheme |
 //! | [`mm`] | address spaces: one file per operation |
@@ -69,6 +69,7 @@ pub mod root;
 pub mod sched;
 pub mod shmem;
 pub mod slab;
+pub mod struct_page;
 pub mod swap;
 pub mod sync;
 pub mod syscall;

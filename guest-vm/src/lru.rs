@@ -135,7 +135,7 @@ pub fn release_pages<K: Kernel>(k: K, pvec: Low<Pagevec>) {
     while i < nr {
         let page = pvec.page(k, i);
         i += 1;
-        if page::test(k, page, pg::RESERVED) || !k.atomic_dec_and_test(page.count_word()) {
+        if page::test(k, page, pg::RESERVED) || !k.atomic_dec_and_test(page.count_word(k)) {
             continue;
         }
         let of = page_alloc::zone_of(k, page);

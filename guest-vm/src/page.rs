@@ -13,16 +13,14 @@ use crate::layout::{Mapping, Page, Vma, pg};
 use crate::list::ListHead;
 pub use crate::page_cache::track::set_page_dirty;
 use crate::ptr::Low;
+use crate::struct_page;
 use crate::swap;
 use lowmem_abi::layout::PAGE_SHIFT;
 
-/// Offset of `lru` in struct page, for container_of.
-const LRU_OFFSET: u32 = 24;
-
 /// The page whose `lru` element this is.
 #[inline(always)]
-pub fn of_lru(entry: Low<ListHead>) -> Low<Page> {
-    entry.container(LRU_OFFSET)
+pub fn of_lru<K: Kernel>(k: K, entry: Low<ListHead>) -> Low<Page> {
+    entry.container(struct_page::lru(k.axes()))
 }
 
 /// Whether flag `bit` is set: a plain load.
@@ -34,37 +32,37 @@ pub fn test<K: Kernel>(k: K, page: Low<Page>, bit: u32) -> bool {
 /// SetPageX: one locked bit set.
 #[inline(always)]
 pub fn set<K: Kernel>(k: K, page: Low<Page>, bit: u32) {
-    k.set_bit(page.flags_word(), bit);
+    k.set_bit(page.flags_word(k), bit);
 }
 
 /// ClearPageX: one locked bit reset.
 #[inline(always)]
 pub fn clear<K: Kernel>(k: K, page: Low<Page>, bit: u32) {
-    k.clear_bit(page.flags_word(), bit);
+    k.clear_bit(page.flags_word(k), bit);
 }
 
 /// TestSetPageX.
 #[inline(always)]
 pub fn test_and_set<K: Kernel>(k: K, page: Low<Page>, bit: u32) -> bool {
-    k.test_and_set_bit(page.flags_word(), bit)
+    k.test_and_set_bit(page.flags_word(k), bit)
 }
 
 /// TestClearPageX.
 #[inline(always)]
 pub fn test_and_clear<K: Kernel>(k: K, page: Low<Page>, bit: u32) -> bool {
-    k.test_and_clear_bit(page.flags_word(), bit)
+    k.test_and_clear_bit(page.flags_word(k), bit)
 }
 
 /// Takes a reference: one locked increment, on reserved pages too.
 #[inline(always)]
 pub fn get_page<K: Kernel>(k: K, page: Low<Page>) {
-    k.atomic_add(page.count_word(), 1);
+    k.atomic_add(page.count_word(k), 1);
 }
 
 /// Drops a reference; the last one takes the page off its LRU list and frees it. Reserved pages are left alone.
 #[inline]
 pub fn put_page<K: Kernel>(k: K, page: Low<Page>) {
-    if !test(k, page, pg::RESERVED) && k.atomic_dec_and_test(page.count_word()) {
+    if !test(k, page, pg::RESERVED) && k.atomic_dec_and_test(page.count_word(k)) {
         crate::lru::page_cache_release_last(k, page);
     }
 }
@@ -103,6 +101,16 @@ pub fn map_unlock<K: Kernel>(k: K, page: Low<Page>) {
     }
 }
 
+/// PageSwapCache: by its flag, or before 2.6.6 by its mapping.
+#[inline(always)]
+pub fn swap_cached<K: Kernel>(k: K, page: Low<Page>) -> bool {
+    if swap::keyed_by_mapping(k) {
+        page.mapping(k) == swap::swapper_space(k).va()
+    } else {
+        test(k, page, pg::SWAPCACHE)
+    }
+}
+
 /// page_mapping: the swap cache's for pages in it, null for anonymous pages, else the file's.
 #[inline]
 pub fn page_mapping<K: Kernel>(k: K, page: Low<Page>) -> Low<Mapping> {
@@ -119,7 +127,15 @@ pub fn page_mapping<K: Kernel>(k: K, page: Low<Page>) -> Low<Mapping> {
 /// Whether the page is anonymous. pte_chain kernels have no PG_anon: an anonymous page is one without mapping.
 #[inline(always)]
 pub fn is_anon<K: Kernel>(k: K, page: Low<Page>) -> bool {
-    test(k, page, pg::ANON) || page.mapping(k) == 0
+    test(k, page, pg::ANON)
+        || page.mapping(k) == 0
+        || swap::keyed_by_mapping(k) && swap_cached(k, page)
+}
+
+/// Whether the page is one of a file or shared object, in its cache; for checks too.
+#[inline(always)]
+pub fn in_file<K: Kernel>(k: K, page: Low<Page>) -> bool {
+    page.mapping(k) != 0 && !is_anon(k, page)
 }
 
 /// Page offset in the object that `addr` of `vma` shows when the vma is linear.

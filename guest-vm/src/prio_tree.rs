@@ -65,7 +65,7 @@ pub fn right<K: Kernel>(k: K, v: Low<Vma>) -> Low<Vma> {
 /// Parent, the node itself for the root, null for members of a node's list.
 #[inline(always)]
 pub fn parent<K: Kernel>(k: K, v: Low<Vma>) -> Low<Vma> {
-    v.field::<Low<Vma>>(SHARED + 8).read(k)
+    v.tree_parent(k)
 }
 #[inline(always)]
 fn set_left<K: Kernel>(k: K, v: Low<Vma>, to: Low<Vma>) {
@@ -77,7 +77,7 @@ fn set_right<K: Kernel>(k: K, v: Low<Vma>, to: Low<Vma>) {
 }
 #[inline(always)]
 fn set_parent<K: Kernel>(k: K, v: Low<Vma>, to: Low<Vma>) {
-    v.field::<Low<Vma>>(SHARED + 8).write(k, to);
+    v.set_tree_parent(k, to);
 }
 #[inline(always)]
 fn node_init<K: Kernel>(k: K, v: Low<Vma>) {
@@ -263,7 +263,7 @@ fn list_of(v: Low<Vma>) -> Low<ListHead> {
 
 /// vma_prio_tree_insert. The caller holds i_mmap_lock.
 pub fn insert<K: Kernel>(k: K, root: PrioRoot, vma: Low<Vma>) {
-    vma.shared(k).set_head(k, Low::NULL);
+    vma.set_tree_head(k, Low::NULL);
     if let Some(same) = raw_insert(k, root, vma) {
         add(k, vma, same);
     }
@@ -278,16 +278,16 @@ pub fn add<K: Kernel>(k: K, vma: Low<Vma>, old: Low<Vma>) {
         vma.va()
     );
     set_parent(k, vma, Low::NULL);
-    vma.shared(k).set_head(k, Low::NULL);
+    vma.set_tree_head(k, Low::NULL);
     if parent(k, old).is_null() {
         list_of(vma).add_to(k, list_of(old));
         return;
     }
-    let head = old.shared(k).head(k);
+    let head = old.tree_head(k);
     if head.is_null() {
         list_of(vma).init(k);
-        vma.shared(k).set_head(k, old);
-        old.shared(k).set_head(k, vma);
+        vma.set_tree_head(k, old);
+        old.set_tree_head(k, vma);
     } else {
         list_of(vma).add_tail_to(k, list_of(head));
     }
@@ -306,7 +306,7 @@ fn next_head<K: Kernel>(k: K, head: Low<Vma>) -> Low<Vma> {
 
 /// vma_prio_tree_remove. The caller holds i_mmap_lock; bounds are those of the insertion.
 pub fn remove<K: Kernel>(k: K, root: PrioRoot, vma: Low<Vma>) {
-    let other = vma.shared(k).head(k);
+    let other = vma.tree_head(k);
     let in_tree = !parent(k, vma).is_null();
     if other.is_null() {
         if in_tree {
@@ -316,19 +316,19 @@ pub fn remove<K: Kernel>(k: K, root: PrioRoot, vma: Low<Vma>) {
         }
         return;
     }
-    bug_on!(k, PrioTree, other.shared(k).head(k) != vma, vma.va());
+    bug_on!(k, PrioTree, other.tree_head(k) != vma, vma.va());
     let new = next_head(k, if in_tree { other } else { vma });
     if in_tree {
         // The first of the list takes the node's place.
         replace(k, root, vma, other);
-        other.shared(k).set_head(k, new);
+        other.set_tree_head(k, new);
         if !new.is_null() {
-            new.shared(k).set_head(k, other);
+            new.set_tree_head(k, other);
         }
     } else {
-        other.shared(k).set_head(k, new);
+        other.set_tree_head(k, new);
         if !new.is_null() {
-            new.shared(k).set_head(k, other);
+            new.set_tree_head(k, other);
         }
     }
 }
@@ -377,7 +377,7 @@ impl Walk {
             }
             return self.next_node(k);
         }
-        let head = self.cur.shared(k).head(k);
+        let head = self.cur.tree_head(k);
         if !head.is_null() {
             let next: Low<Vma> = if self.member.is_null() {
                 head

@@ -1,4 +1,5 @@
-//! The page cache's index: a radix tree of 64-way nodes with two tag bitmaps per node (lib/radix-tree.c of 2.6.6/2.6.7).
+//! The page cache's index: a radix tree of 64-way nodes with two tag bitmaps per node (lib/radix-tree.c of 2.6.6/2.6.7;
+//! 2.6.0 had no bitmaps: an image with a page cache of lists has none).
 //!
 //! A set bit in an inner node means "some item below has this tag". Nodes come from their slab cache; the per-CPU
 //! preload (7 nodes, filled before the tree lock is taken) stands behind it for the case that the slab is empty.
@@ -11,6 +12,7 @@ use crate::kernel::{Kernel, Oom};
 use crate::layout::{Page, RadixRoot};
 use crate::lru::Pagevec;
 use crate::page_alloc::Gfp;
+use crate::page_cache::lists;
 use crate::ptr::Low;
 use crate::root;
 use crate::slab::{self, CacheId};
@@ -40,8 +42,8 @@ pub enum Tag {
 pub const TAGS: [Tag; 2] = [Tag::Dirty, Tag::Writeback];
 
 guest_struct! {
-    /// radix_tree_node: count, 64 slots, two 64-bit tag bitmaps (276 bytes).
-    pub struct RadixNode [K] size 276;
+    /// radix_tree_node: count, 64 slots, two 64-bit tag bitmaps (276 bytes; 260 without, up to 2.6.5).
+    pub struct RadixNode [K k] size if has_tags(k) { 276 } else { 260 };
     at 0 => word count, set_count: u32;
     at 4 => words slot, set_slot: u32, 64;
     at 260 => words tag_word, set_tag_word: u32, 4;
@@ -54,25 +56,36 @@ guest_struct! {
     at 4 => words node, set_node: Low<RadixNode>, 7;
 }
 
+/// Whether nodes have tags.
+#[inline(always)]
+fn has_tags<K: Kernel>(k: K) -> bool {
+    !lists::has_lists(k)
+}
+
 impl Low<RadixNode> {
     #[inline(always)]
     fn tag_bit<K: Kernel>(self, k: K, tag: Tag, offset: u32) -> bool {
-        self.tag_word(k, (tag as u32) * 2 + (offset >> 5)) >> (offset & 31) & 1 != 0
+        has_tags(k) && self.tag_word(k, (tag as u32) * 2 + (offset >> 5)) >> (offset & 31) & 1 != 0
     }
     #[inline(always)]
     fn tag_on<K: Kernel>(self, k: K, tag: Tag, offset: u32) {
         let i = (tag as u32) * 2 + (offset >> 5);
-        self.set_tag_word(k, i, self.tag_word(k, i) | 1 << (offset & 31));
+        if has_tags(k) {
+            self.set_tag_word(k, i, self.tag_word(k, i) | 1 << (offset & 31));
+        }
     }
     #[inline(always)]
     fn tag_off<K: Kernel>(self, k: K, tag: Tag, offset: u32) {
         let i = (tag as u32) * 2 + (offset >> 5);
-        self.set_tag_word(k, i, self.tag_word(k, i) & !(1 << (offset & 31)));
+        if has_tags(k) {
+            self.set_tag_word(k, i, self.tag_word(k, i) & !(1 << (offset & 31)));
+        }
     }
     /// Whether any item below has the tag.
     #[inline(always)]
     pub fn any_tag<K: Kernel>(self, k: K, tag: Tag) -> bool {
-        self.tag_word(k, (tag as u32) * 2) | self.tag_word(k, (tag as u32) * 2 + 1) != 0
+        has_tags(k)
+            && self.tag_word(k, (tag as u32) * 2) | self.tag_word(k, (tag as u32) * 2 + 1) != 0
     }
     /// Whether slot `offset` has the tag; for checks.
     pub fn has_tag<K: Kernel>(self, k: K, tag: Tag, offset: u32) -> bool {
@@ -270,8 +283,10 @@ pub fn delete<K: Kernel>(k: K, tree: Low<RadixRoot>, index: u32) -> Low<Page> {
     if page.is_null() {
         return page;
     }
-    for tag in TAGS {
-        clear_upwards(k, tree, index, tag);
+    if has_tags(k) {
+        for tag in TAGS {
+            clear_upwards(k, tree, index, tag);
+        }
     }
     let height = tree.height(k);
     let mut level = 1;

@@ -11,6 +11,7 @@
 use crate::bug_on;
 use crate::file::{self, Inode};
 use crate::guest_struct;
+use crate::guest_struct::Layout;
 use crate::io;
 use crate::kernel::{Kernel, Oom};
 use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
@@ -34,11 +35,8 @@ const DIRECT: u32 = 16;
 const PER_PAGE: u32 = 1024;
 /// Entries of the index page that lead to pages of entries; the rest lead to further index pages.
 const HALF: u32 = PER_PAGE / 2;
-/// Where the part of its own lies behind an object's inode.
-const INFO: u32 = 324;
-
 guest_struct! {
-    /// What shmem_inode_info has beside the inode: 88 bytes (recalled, fact sheet; the order of fields is an assumption).
+    /// What shmem_inode_info has behind the inode: 88 bytes (recalled, fact sheet; the order of fields is an assumption).
     pub struct Info [K] size 88;
     at 0 => part lock: SpinLock;
     /// Pages in the page cache (i_blocks stands elsewhere).
@@ -55,7 +53,7 @@ guest_struct! {
 /// The object's own part.
 #[inline(always)]
 pub fn info<K: Kernel>(k: K, mapping: Low<Mapping>) -> Low<Info> {
-    Low::<Inode>::new(mapping.host(k)).field(INFO)
+    Low::<Inode>::new(mapping.host(k)).field(Inode::size(k))
 }
 
 /// A new object: no page, no entry.
@@ -272,19 +270,12 @@ pub fn writepage<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> Wri
     let info = info(k, mapping);
     info.lock(k).lock(k);
     bug_on!(k, Shmem, entry(k, mapping, index) != 0, index);
-    if swap::add_to_swap_cache_locked_page(k, page, slot, Gfp::Atomic).is_err() {
+    if to_swap_cache(k, page, mapping, slot).is_err() {
         info.lock(k).unlock(k);
         swap::swap_free(k, slot);
         page::set_page_dirty(k, page);
         return Written::Activate;
     }
-    let irq = k.irq_save();
-    mapping.tree_lock(k).lock(k);
-    page_cache::remove_from_page_cache_locked(k, mapping, page);
-    mapping.tree_lock(k).unlock(k);
-    k.irq_restore(irq);
-    // The page cache's reference.
-    k.atomic_add(page.count_word(), u32::MAX);
     bug_on!(k, Shmem, !swap::swap_duplicate(k, slot), slot.0);
     set_entry(k, mapping, index, slot.0);
     info.set_alloced(k, info.alloced(k).wrapping_sub(1));
@@ -292,6 +283,28 @@ pub fn writepage<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> Wri
     page::set_page_dirty(k, page);
     page::unlock_page(k, page);
     Written::Yes
+}
+
+/// Out of the object's tree, into the swap cache's, which takes over the reference.
+#[inline(always)]
+fn to_swap_cache<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    mapping: Low<Mapping>,
+    slot: SwapEntry,
+) -> Result<(), Oom> {
+    if swap::keyed_by_mapping(k) {
+        return swap::move_to_swap_cache(k, page, mapping, slot);
+    }
+    swap::add_to_swap_cache_locked_page(k, page, slot, Gfp::Atomic)?;
+    let irq = k.irq_save();
+    mapping.tree_lock(k).lock(k);
+    page_cache::remove_from_page_cache_locked(k, mapping, page);
+    mapping.tree_lock(k).unlock(k);
+    k.irq_restore(irq);
+    // The page cache's reference.
+    k.atomic_add(page.count_word(k), u32::MAX);
+    Ok(())
 }
 
 /// The object goes, its cached pages are gone: frees entries and index pages (shmem_truncate to 0).

@@ -7,15 +7,18 @@
 //!
 //! Invariant: objects in the arrays + objects in use = sum of `inuse` over a cache's slabs.
 
+use crate::axes::Era;
 use crate::bug_on;
+use crate::file::{Dentry, Inode};
 use crate::guest_struct;
 use crate::guest_struct::Layout;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Pgd, Task, Vma, page_struct_bytes, pg};
+use crate::layout::{File, Mm, Page, Pgd, Task, Vma, page_struct_bytes, pg};
 use crate::list::ListHead;
 use crate::page_alloc::{Gfp, alloc_pages, free_pages, page_address, virt_to_page, zone};
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
+use crate::radix_tree::RadixNode;
 use crate::rmap::ReverseMap;
 use crate::root;
 use crate::sync::SpinLock;
@@ -129,16 +132,20 @@ impl CacheId {
             CacheId::Mm => Mm::size(k),
             CacheId::Task => Task::size(k),
             CacheId::Sighand => 1288,
-            CacheId::Signal => 72,
+            // Grew by the time of 2.6.6.
+            CacheId::Signal => match k.axes().era() {
+                Era::V2_4 | Era::V2_6_0 | Era::V2_6_5Aa => 44,
+                Era::V2_6_6 | Era::V2_6_7 => 72,
+            },
             CacheId::Files => 416,
             CacheId::Fs => 36,
-            CacheId::Filp => 148,
-            CacheId::Inode => 324,
-            CacheId::Dentry => 152,
+            CacheId::Filp => File::size(k),
+            CacheId::Inode => Inode::size(k),
+            CacheId::Dentry => Dentry::size(k),
             CacheId::BufferHead => 48,
-            CacheId::RadixNode => 276,
+            CacheId::RadixNode => RadixNode::size(k),
             // shmem_inode_info: the bare inode and 88 bytes of its own, of which 16 direct swap entries (recalled).
-            CacheId::ShmInode => 412,
+            CacheId::ShmInode => Inode::size(k) + crate::shmem::Info::size(k),
         }
     }
 

@@ -51,6 +51,51 @@ impl Low<SpinLock> {
 }
 
 guest_struct! {
+    /// struct semaphore: count, sleepers, wait queue (20 bytes). 1 = free.
+    pub struct Semaphore [K] size 20;
+    at 0 => word count, set_count: u32;
+    at 4 => word sleepers, set_sleepers: u32;
+    at 8 => part wait_lock: SpinLock;
+    at 12 => word wait_next, set_wait_next: u32;
+    at 16 => word wait_prev, set_wait_prev: u32;
+}
+
+impl Low<Semaphore> {
+    /// Makes it free (init_MUTEX).
+    pub fn init<K: Kernel>(self, k: K) {
+        self.set_count(k, 1);
+        self.set_sleepers(k, 0);
+        self.wait_lock(k).init(k);
+        self.set_wait_next(k, self.va() + 12);
+        self.set_wait_prev(k, self.va() + 12);
+    }
+    /// Takes it: one locked decrement.
+    #[inline(always)]
+    pub fn down<K: Kernel>(self, k: K) {
+        let free = k.atomic_dec_and_test(self.field(0));
+        bug_on!(k, Sync, !free, self.va());
+    }
+    /// Takes it if free: one locked decrement. (Its holder may sleep, so on one CPU too it can be taken; here never.)
+    #[inline(always)]
+    pub fn down_trylock<K: Kernel>(self, k: K) -> bool {
+        if k.inject_trylock_failure() {
+            return false;
+        }
+        self.down(k);
+        true
+    }
+    /// Gives it back: one locked increment.
+    #[inline(always)]
+    pub fn up<K: Kernel>(self, k: K) {
+        k.atomic_add(self.field(0), 1);
+    }
+    /// Whether it is free (for checks).
+    pub fn is_free<K: Kernel>(self, k: K) -> bool {
+        self.count(k) == 1
+    }
+}
+
+guest_struct! {
     /// rw_semaphore: count, wait lock, wait list (16 bytes). Readers add 1, a writer adds 0xffff0001.
     pub struct RwSem [K] size 16;
     at 0 => word count, set_count: u32;

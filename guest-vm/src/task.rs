@@ -10,6 +10,7 @@
 use crate::arch::{THREAD_SIZE, USER_CS, USER_DS, load_esp0, swapper_pg_dir};
 use crate::bug_on;
 use crate::guest_struct;
+use crate::guest_struct::Layout;
 use crate::guest_struct::Word;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Frame, Mm, Task, ThreadInfo};
@@ -98,8 +99,6 @@ const PIDHASH_SHIFT: u32 = 12;
 const PID_HASH: u32 = 0x8000;
 /// Offset of the hash link in a task.
 const PID_CHAIN: u32 = 36;
-/// Bytes of a task_struct.
-const TASK_BYTES: u32 = 1424;
 /// log2 of the pages of a kernel stack.
 const STACK_ORDER: u32 = if THREAD_SIZE == 8192 { 1 } else { 0 };
 
@@ -242,7 +241,7 @@ pub fn dup_task<K: Kernel>(k: K, parent: Low<Task>) -> Result<Low<Task>, Oom> {
         }
     };
     let ti: Low<ThreadInfo> = Low::new(page_address(k, stack).unwrap_or(0));
-    copy_low(k, task.cast(), parent.cast(), TASK_BYTES);
+    copy_low(k, task.cast(), parent.cast(), Task::size(k));
     let from = parent.thread_info(k);
     if from.is_null() {
         clear_low(k, ti.cast(), 52);

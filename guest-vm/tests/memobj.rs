@@ -18,7 +18,7 @@ use guest_vm::rmap::pte_chain_v1::SingleChains;
 use guest_vm::rmap::swap_out::SwapOut;
 use harness::Access;
 use harness::Harness;
-use harness::{Direct, DirectHigh, DirectUp, Split, SplitHigh};
+use harness::{Direct, DirectHigh, DirectUp, Listed, Old, OldSplitHigh, Split, SplitHigh};
 use lowmem_abi::boot::BootInfo;
 use proptest::prelude::*;
 use workload::{Op, World, op};
@@ -146,6 +146,40 @@ matrix! {
     anon_vma_rfc: AnonVmaRfc, [128, 128, 128];
     swap_out: SwapOut, [128, 128, 128];
     anon_vma_chain: AnonVmaChain, [128, 128, 128];
+}
+
+// The structures of kernels with a page cache of lists: 2.6.0, 2.6.5-aa, 2.4, RHEL3; and with the other index of a file's vmas.
+proptest! {
+    #![proptest_config(cases(8))]
+    #[test]
+    fn structures_of_2_6_0(ops in prop::collection::vec(op(), 1..120)) {
+        history::<PteChains, Listed>(info::<Listed>(0, 128), &ops);
+    }
+    #[test]
+    fn structures_of_2_6_0_with_prio_tree(ops in prop::collection::vec(op(), 1..120)) {
+        history::<Hybrid, Listed>(info::<Listed>(1, 128), &ops);
+    }
+    #[test]
+    fn structures_of_2_6_5_aa(ops in prop::collection::vec(op(), 1..120)) {
+        history::<AnonVmaMap, Listed>(BootInfo { nonlinear: 1, ..info::<Listed>(0, 128) }, &ops);
+    }
+    #[test]
+    fn structures_of_2_6_5_aa_with_prio_tree(ops in prop::collection::vec(op(), 1..120)) {
+        history::<AnonVmaRfc, Listed>(info::<Listed>(1, 128), &ops);
+    }
+    #[test]
+    fn structures_of_2_4(ops in prop::collection::vec(op(), 1..120)) {
+        history::<SwapOut, Old>(info::<Old>(0, 128), &ops);
+    }
+    #[test]
+    fn structures_of_2_4_with_prio_tree(ops in prop::collection::vec(op(), 1..120)) {
+        history::<SwapOut, Old>(info::<Old>(1, 128), &ops);
+    }
+    #[test]
+    fn structures_of_rhel3(ops in prop::collection::vec(op(), 1..60)) {
+        history::<PteChains, OldSplitHigh>(
+            BootInfo { ram_frames: 4000 << 8, ..info::<OldSplitHigh>(0, 128) }, &ops);
+    }
 }
 
 /// anon_vma_chain with the rule of 2015.

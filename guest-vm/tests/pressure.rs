@@ -17,7 +17,7 @@ use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::rmap::swap_out::SwapOut;
 use guest_vm::swap;
-use harness::{Access, Direct, Harness, Listed, Split};
+use harness::{Access, Direct, Harness, Listed, Old, OldSplitHigh, Split};
 use lowmem_abi::boot::{BootInfo, VECTOR_RESCHED};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
@@ -312,4 +312,10 @@ fn a_page_cache_of_lists_under_pressure() {
         ok(&h, "pages of an object or file on lists");
     }
     swapoff::<PteChains, Listed>(SHARED);
+    anonymous::<SwapOut, Old>(Version::V2_4);
+    for flags in [SHARED, PRIVATE] {
+        swapoff::<SwapOut, Old>(flags);
+        swapoff::<PteChains, OldSplitHigh>(flags);
+        swapoff::<AnonVmaMap, Listed>(flags);
+    }
 }

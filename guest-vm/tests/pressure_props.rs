@@ -16,7 +16,8 @@ use guest_vm::rmap::objrmap::Hybrid;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::rmap::pte_chain_dl::DoubleChains;
 use guest_vm::rmap::pte_chain_v1::SingleChains;
-use harness::{Access, Direct, Harness, Split};
+use guest_vm::rmap::swap_out::SwapOut;
+use harness::{Access, Direct, Harness, Listed, Old, OldSplitHigh, Split};
 use lowmem_abi::boot::BootInfo;
 use lowmem_abi::owner::Owner;
 use proptest::prelude::*;
@@ -115,4 +116,9 @@ schemes! {
     objrmap_2_6_7: Hybrid, Direct, V2_6_7, 0;
     pte_chain_v1_2_6_0: SingleChains, Direct, V2_6_0, 0;
     pte_chain_dl_2_6_7: DoubleChains, Direct, V2_6_7, 1;
+    lists_of_2_6_0: PteChains, Listed, V2_6_0, 0;
+    lists_of_2_6_0_objrmap: Hybrid, Listed, V2_6_0, 0;
+    lists_of_2_6_5_aa: AnonVmaMap, Listed, V2_6_0, 0;
+    lists_of_2_4: SwapOut, Old, V2_4, 0;
+    lists_of_rhel3: PteChains, OldSplitHigh, V2_6_0, 0;
 }

@@ -34,7 +34,7 @@ impl Machine {
                 vma.pgoff(k),
                 vma.file(k),
                 (0..3)
-                    .map(|i| vma.rmap_fields::<u32>().field::<u32>(i * 4).read(k))
+                    .map(|i| vma.rmap_fields::<_, u32>(k).field::<u32>(i * 4).read(k))
                     .collect::<Vec<_>>(),
             ));
         });

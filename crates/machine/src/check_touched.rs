@@ -114,10 +114,8 @@ impl Machine {
                 .filter(|&i| vector.page(k, i) == page)
                 .count() as u32;
         }
-        let expected = mapcount
-            + u32::from(page::test(k, page, pg::SWAPCACHE))
-            + u32::from(self.in_file(page))
-            + held;
+        let expected =
+            mapcount + u32::from(page::swap_cached(k, page)) + u32::from(self.in_file(page)) + held;
         if page.count(k) != expected {
             return Err(format!(
                 "count {}, expected {expected} with mapcount {mapcount}",
@@ -128,7 +126,7 @@ impl Machine {
     }
 
     fn in_file(&self, page: Low<Page>) -> bool {
-        page.mapping(self.k) != 0 && !page::test(self.k, page, pg::ANON)
+        page::in_file(self.k, page)
     }
 
     /// A file page lies where its vma shows it.
@@ -181,7 +179,7 @@ impl Machine {
         if anon_vma.is_null() || anon_vma.va() != page.mapping(k) {
             return Err("page of another anon_vma than its vma's".to_owned());
         }
-        let node = vma.rmap_fields::<anon_vma::VmaPart>().node(k);
+        let node = vma.rmap_fields::<_, anon_vma::VmaPart>(k).node(k);
         if node.next(k) == node || node.next(k).prev(k) != node || node.prev(k).next(k) != node {
             return Err("vma not on its anon_vma's list".to_owned());
         }

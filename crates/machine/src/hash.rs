@@ -110,7 +110,7 @@ impl Machine {
         let page = pfn_to_page(k, pfn);
         let flags = page.flags(k);
         let has = |bit: u32| flags & (1 << bit) != 0;
-        let of_file = page.mapping(k) != 0 && !has(pg::ANON) && !has(pg::SWAPCACHE);
+        let of_file = guest_vm::page::in_file(k, page);
         (!has(pg::RESERVED) && !of_file).then_some(Pfn(pfn))
     }
 
@@ -160,7 +160,7 @@ impl Machine {
             if mapping == 0
                 || !has(pg::UPTODATE)
                 || has(pg::ANON)
-                || has(pg::SWAPCACHE)
+                || guest_vm::page::swap_cached(k, page)
                 || has(pg::SLAB)
                 || has(pg::RESERVED)
             {

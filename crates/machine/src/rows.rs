@@ -3,9 +3,9 @@
 //! Only what changes code or layout is here; everything else is a boot parameter. Invariant: two configurations have one image if and
 //! only if their axes are equal.
 
-use guest_vm::axes::{Axes, BuildKind, CacheKind, MapKind, PteKind, SplitKind};
+use guest_vm::axes::{Axes, BuildKind, CacheKind, MapKind, PteKind, SplitKind, StructKind};
 use lowmem_report::Config;
-use lowmem_report::config::{Build, Highpte, PageCache, Reclaim, Rmap, Split};
+use lowmem_report::config::{Build, Highpte, Kernel, PageCache, Reclaim, Rmap, Split};
 
 /// The axes of a configuration; `Err` names a value that no image can have.
 pub fn axes_of(config: &Config) -> Result<Axes, String> {
@@ -48,7 +48,18 @@ pub fn axes_of(config: &Config) -> Result<Axes, String> {
             Highpte::Off => PteKind::Low,
             Highpte::On => PteKind::High,
         },
+        structs: structs_of(config),
     })
+}
+
+/// Structures of 2.4 belong to the presets of 2.4 as long as these keep their own reverse map and page cache; with another one they
+/// are compared on the structures of 2.6.
+fn structs_of(config: &Config) -> StructKind {
+    match (config.kernel, config.rmap, config.page_cache) {
+        (Kernel::V2_4Aa, Rmap::SwapOut, PageCache::Lists)
+        | (Kernel::Rhel3Hugemem, Rmap::PteChain, PageCache::Lists) => StructKind::V2_4,
+        _ => StructKind::V2_6,
+    }
 }
 
 /// The image's name: reverse map, split, and what else differs from the default: `pte_chain-4g4g-highpte-lists`.
@@ -57,6 +68,7 @@ pub fn image_name(config: &Config) -> String {
     for (differs, text) in [
         (config.highpte == Highpte::On, "-highpte"),
         (config.page_cache == PageCache::Lists, "-lists"),
+        (structs_of(config) == StructKind::V2_4, "-v2_4"),
         (config.build == Build::Up, "-up"),
     ] {
         if differs {

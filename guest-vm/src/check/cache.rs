@@ -157,7 +157,7 @@ fn on_lists<K: Kernel>(
         (l.io_pages(k), "io"),
     ] {
         for at in walk(k, head)? {
-            if place.insert(lists::page_of(at).va(), name).is_some() {
+            if place.insert(lists::page_of(k, at).va(), name).is_some() {
                 return Err(wrong(id, at.va(), "page on two lists"));
             }
         }

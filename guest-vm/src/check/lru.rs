@@ -26,7 +26,7 @@ pub(super) fn check<K: Kernel>(k: K) -> Result<BTreeMap<u32, u32>, Violation> {
             let mut n = 0;
             let mut at = head.next(k);
             while at != head {
-                let p = page::of_lru(at);
+                let p = page::of_lru(k, at);
                 let pfn = page_to_pfn(k, p);
                 let wrong = |what| Violation::Lru {
                     pfn,

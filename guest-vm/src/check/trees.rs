@@ -3,14 +3,14 @@
 use super::{Violation, each_mm, each_vma};
 use crate::file;
 use crate::kernel::Kernel;
-use crate::layout::{File, Mapping, Vma, pg, vm};
+use crate::layout::{File, Mapping, Vma, has_i_mmap_writable, vm};
 use crate::objects::objects;
 use crate::page;
 use crate::prio_tree::{self, PrioRoot};
 use crate::ptr::Low;
 use crate::radix_tree::{RadixNode, TAGS};
 use crate::rmap::ReverseMap;
-use crate::rmap::file::SHARED;
+use crate::rmap::file::{SHARED, i_mmap_is_free};
 use crate::swap;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +69,7 @@ fn one_file<K: Kernel>(k: K, file: Low<File>, vmas: &BTreeSet<u32>) -> Result<()
         what,
         value,
     };
-    if !mapping.i_mmap_lock(k).is_free(k) {
+    if !i_mmap_is_free(k, mapping) {
         return Err(wrong("i_mmap_lock taken", mapping.va()));
     }
     let mut found = Vec::new();
@@ -100,7 +100,7 @@ fn one_file<K: Kernel>(k: K, file: Low<File>, vmas: &BTreeSet<u32>) -> Result<()
         .iter()
         .filter(|v| v.flags(k) & vm::SHARED != 0)
         .count() as u32;
-    if writable != mapping.i_mmap_writable(k) {
+    if has_i_mmap_writable(k) && writable != mapping.i_mmap_writable(k) {
         return Err(wrong("i_mmap_writable", mapping.i_mmap_writable(k)));
     }
     let set: BTreeSet<u32> = found.iter().map(|v| v.va()).collect();
@@ -159,9 +159,9 @@ fn subtree<K: Kernel>(
 ) -> Result<(), (&'static str, u32)> {
     found.push(node);
     let key = |v| (prio_tree::radix_index(k, v), prio_tree::heap_index(k, v));
-    let head = node.shared(k).head(k);
+    let head = node.tree_head(k);
     if !head.is_null() {
-        if head.shared(k).head(k) != node {
+        if head.tree_head(k) != node {
             return Err(("list head does not point back", head.va()));
         }
         let mut member = head;
@@ -177,7 +177,7 @@ fn subtree<K: Kernel>(
             if member == head {
                 break;
             }
-            if !member.shared(k).head(k).is_null() {
+            if !member.tree_head(k).is_null() {
                 return Err(("second list head", member.va()));
             }
         }
@@ -315,7 +315,7 @@ impl<K: Kernel> Tree<K> {
         self.pages += 1;
         let swap = self.mapping == swap::swapper_space(k);
         let at_home = if swap {
-            page::test(k, p, pg::SWAPCACHE) && p.private(k) == index
+            page::swap_cached(k, p) && swap::entry_of(k, p).0 == index
         } else {
             p.mapping(k) == self.mapping.va() && p.index(k) == index
         };

@@ -6,6 +6,7 @@
 //!
 //! Invariant: every user mm is on the list exactly while `users` > 0; a child lies behind its parent.
 
+use crate::guest_struct::Layout;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::Mm;
 use crate::mm::exit::exit_mmap;
@@ -19,7 +20,7 @@ use crate::task::{clear_low, copy_low, init_mm, tasks};
 
 /// Bytes of an mm in this image.
 fn mm_bytes<K: Kernel>(k: K) -> u32 {
-    524 + K::Rmap::mm_bytes(k)
+    Mm::size(k)
 }
 
 /// A new, empty mm (mm_alloc), not yet on the list.

@@ -26,6 +26,7 @@ use crate::pgtable::{
     set_pte,
 };
 use crate::ptr::{Kmapped, Low};
+use crate::rmap::file::{lock_i_mmap, unlock_i_mmap};
 use crate::rmap::{Move, PteAt, ReverseMap};
 use crate::slab::{CacheId, kmem_cache_free};
 use crate::tlb::flush_tlb_page;
@@ -296,13 +297,13 @@ fn move_one_page<K: Kernel>(
     let mapping = mapping_of(k, vma);
     let mut spare = K::Rmap::spare(k)?;
     if !mapping.is_null() {
-        mapping.i_mmap_lock(k).lock(k);
+        lock_i_mmap(k, mapping);
     }
     mm.page_table_lock(k).lock(k);
     let result = move_locked(k, (vma, old), to, &mut spare);
     mm.page_table_lock(k).unlock(k);
     if !mapping.is_null() {
-        mapping.i_mmap_lock(k).unlock(k);
+        unlock_i_mmap(k, mapping);
     }
     K::Rmap::spare_free(k, spare);
     result

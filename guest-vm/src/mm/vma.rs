@@ -6,14 +6,15 @@
 //! Invariant: list and tree hold the same vmas, sorted, not overlapping; `map_count` counts them.
 
 use crate::file;
+use crate::guest_struct::Layout;
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mapping, Mm, RbNode, Vma, vm, vm_ops};
+use crate::layout::{Mapping, Mm, RbNode, Vma, has_tree_words, vm, vm_ops};
 pub use crate::mm::adjust::{NewBounds, NewHalf, split_vma, vma_adjust};
 use crate::mm::{Errno, shm};
 use crate::page_alloc::Gfp;
 use crate::ptr::Low;
 use crate::rbtree::{self, Link};
-use crate::rmap::file::{i_mmap_insert, i_mmap_unlink};
+use crate::rmap::file::{i_mmap_insert, i_mmap_unlink, lock_i_mmap, unlock_i_mmap};
 use crate::rmap::{Adjust, ReverseMap};
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 use crate::task::tasks;
@@ -186,14 +187,14 @@ pub fn mapping_of<K: Kernel>(k: K, vma: Low<Vma>) -> Low<Mapping> {
 #[inline(always)]
 pub(super) fn lock_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) {
     if !mapping.is_null() {
-        mapping.i_mmap_lock(k).lock(k);
+        lock_i_mmap(k, mapping);
     }
 }
 
 #[inline(always)]
 pub(super) fn unlock_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) {
     if !mapping.is_null() {
-        mapping.i_mmap_lock(k).unlock(k);
+        unlock_i_mmap(k, mapping);
     }
 }
 
@@ -225,7 +226,7 @@ pub fn vma_link<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, place: &Place, how:
 /// Allocates a zeroed vma of `mm`.
 pub fn vma_alloc<K: Kernel>(k: K, mm: Low<Mm>) -> Result<Low<Vma>, Oom> {
     let vma: Low<Vma> = kmem_cache_alloc(k, CacheId::Vma, Gfp::Kernel)?;
-    let words = (72 + K::Rmap::vma_bytes(k)) / 4;
+    let words = Vma::size(k) / 4;
     let mut i = 0;
     while i < words {
         vma.field::<u32>(i * 4).write(k, 0);
@@ -239,10 +240,12 @@ pub fn vma_alloc<K: Kernel>(k: K, mm: Low<Mm>) -> Result<Low<Vma>, Oom> {
 /// Allocates a copy of `vma`, on no list (the struct copy of split, mremap and fork).
 pub fn vma_copy<K: Kernel>(k: K, vma: Low<Vma>) -> Result<Low<Vma>, Oom> {
     let new: Low<Vma> = kmem_cache_alloc(k, CacheId::Vma, Gfp::Kernel)?;
-    crate::task::copy_low(k, new.cast(), vma.cast(), 72 + K::Rmap::vma_bytes(k));
+    crate::task::copy_low(k, new.cast(), vma.cast(), Vma::size(k));
     // vma_prio_tree_init: on no tree.
-    new.shared(k).set_parent(k, 0);
-    new.shared(k).set_head(k, Low::NULL);
+    if has_tree_words(k) {
+        new.set_tree_parent(k, Low::NULL);
+        new.set_tree_head(k, Low::NULL);
+    }
     Ok(new)
 }
 

@@ -11,10 +11,8 @@ use crate::bug_on;
 use crate::kernel::Kernel;
 use crate::layout::{Page, page_struct_bytes};
 use crate::list::ListHead;
+use crate::page::of_lru;
 use crate::ptr::Low;
-
-/// Offset of page->lru.
-pub(super) const LRU: u32 = 24;
 
 /// Struct page of index `i` in `zone`.
 #[inline(always)]
@@ -65,7 +63,7 @@ pub fn take_block<K: Kernel>(k: K, zone: Low<Zone>, order: u32) -> Option<Low<Pa
         if !list.is_empty(k) {
             let lru = list.next(k);
             lru.del(k);
-            let page: Low<Page> = lru.container(LRU);
+            let page: Low<Page> = of_lru(k, lru);
             let idx = page.va().wrapping_sub(zone.zone_mem_map(k)) / page_struct_bytes(k);
             if high != MAX_ORDER - 1 {
                 change_bit(k, area, idx >> (high + 1));
@@ -124,7 +122,7 @@ pub fn free_bulk<K: Kernel>(
     while freed < count && !list.is_empty(k) {
         let lru = list.prev(k);
         lru.del(k);
-        free_block(k, zone, lru.container(LRU), order);
+        free_block(k, zone, of_lru(k, lru), order);
         freed += 1;
     }
     zone.lock(k).unlock(k);

@@ -228,7 +228,7 @@ fn prep_new_page<K: Kernel>(k: K, page: Low<Page>, order: u32, owner: Owner) {
 
 /// Drops the reference of an allocation of 2^`order` pages; frees it when it was the last (__free_pages).
 pub fn free_pages<K: Kernel>(k: K, page: Low<Page>, order: u32) {
-    if page.flags(k) & (1 << pg::RESERVED) != 0 || !k.atomic_dec_and_test(page.count_word()) {
+    if page.flags(k) & (1 << pg::RESERVED) != 0 || !k.atomic_dec_and_test(page.count_word(k)) {
         return;
     }
     if order == 0 {

@@ -60,7 +60,7 @@ pub fn take<K: Kernel>(k: K, zone: Low<Zone>, which: Temperature) -> Option<Low<
         let lru = pcp.list(k).next(k);
         lru.del(k);
         pcp.set_count(k, count - 1);
-        page = Some(lru.container(buddy::LRU));
+        page = Some(crate::page::of_lru(k, lru));
     }
     k.irq_restore(flags);
     page

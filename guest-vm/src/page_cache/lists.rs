@@ -3,18 +3,19 @@
 //!
 //! A new page is put on `clean_pages`; dirtying moves it to the head of `dirty_pages`; writeback takes `dirty_pages` in one piece in
 //! front of `io_pages` and works from that list's tail, so pages leave in the order in which they became dirty;
-//! a page being written stands on `locked_pages` until somebody waits for it. The lists lie behind the address_space and their links
-//! behind struct page's other fields: 2.6.0 had both in the middle. A kernel with tags has neither. The swap cache keeps no
-//! lists here (its pages are written by reclaim alone); its heads stay empty.
+//! a page being written stands on `locked_pages` until somebody waits for it. A kernel with tags has neither lists nor links. The swap
+//! cache is a mapping like others where its pages are keyed as others are ([`crate::swap::keyed_by_mapping`]); under 2.6.5-aa its heads
+//! stay empty.
 //!
 //! Invariant: a page of a file's mapping is on exactly one of its four lists.
 
 use crate::axes::CacheKind;
 use crate::guest_struct;
 use crate::kernel::Kernel;
-use crate::layout::{Mapping, PAGE_LIST, Page};
+use crate::layout::{Mapping, Page};
 use crate::list::ListHead;
 use crate::ptr::Low;
+use crate::struct_page;
 
 guest_struct! {
     /// What address_space has besides with lists: 32 bytes.
@@ -25,8 +26,8 @@ guest_struct! {
     at 24 => part io_pages: ListHead;
 }
 
-/// Where the lists lie behind a mapping's start.
-const MAPPING_LISTS: u32 = 84;
+/// Where the lists lie in a mapping: behind tree and lock.
+const MAPPING_LISTS: u32 = 20;
 
 /// Whether this kernel has lists.
 #[inline(always)]
@@ -42,14 +43,14 @@ pub fn of<K: Kernel>(_: K, mapping: Low<Mapping>) -> Low<MappingLists> {
 
 /// The links of a page; only where [`has_lists`].
 #[inline(always)]
-pub fn links(page: Low<Page>) -> Low<ListHead> {
-    page.field(PAGE_LIST)
+pub fn links<K: Kernel>(k: K, page: Low<Page>) -> Low<ListHead> {
+    page.list(k)
 }
 
 /// The page with these links.
 #[inline(always)]
-pub fn page_of(links: Low<ListHead>) -> Low<Page> {
-    links.container(PAGE_LIST)
+pub fn page_of<K: Kernel>(k: K, links: Low<ListHead>) -> Low<Page> {
+    links.container(struct_page::list(k.axes()))
 }
 
 /// Empty lists of a new mapping.
@@ -68,7 +69,7 @@ pub fn init<K: Kernel>(k: K, mapping: Low<Mapping>) {
 #[inline(always)]
 pub fn added<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) {
     if has_lists(k) {
-        links(page).add_to(k, of(k, mapping).clean_pages(k));
+        links(k, page).add_to(k, of(k, mapping).clean_pages(k));
     }
 }
 
@@ -76,15 +77,15 @@ pub fn added<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) {
 #[inline(always)]
 pub fn removed<K: Kernel>(k: K, page: Low<Page>) {
     if has_lists(k) {
-        links(page).del(k);
+        links(k, page).del(k);
     }
 }
 
 /// list_move of a page.
 #[inline(always)]
 pub fn move_to<K: Kernel>(k: K, page: Low<Page>, head: Low<ListHead>) {
-    links(page).del(k);
-    links(page).add_to(k, head);
+    links(k, page).del(k);
+    links(k, page).add_to(k, head);
 }
 
 /// list_splice_init: all of `list` in front of what `head` has.

@@ -17,6 +17,7 @@ use crate::page_cache::lists;
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::radix_tree::{self, Tag};
+use crate::swap;
 use crate::writeback::inode::mark_inode_dirty;
 
 /// Whether pages of `mapping` count as dirty memory that writeback can clean (not memory_backed).
@@ -28,8 +29,8 @@ fn accounted<K: Kernel>(k: K, mapping: Low<Mapping>) -> bool {
 /// Where `page` is in its mapping's tree (page_index).
 #[inline(always)]
 fn index_of<K: Kernel>(k: K, page: Low<Page>) -> u32 {
-    if page::test(k, page, pg::SWAPCACHE) {
-        page.private(k)
+    if page::swap_cached(k, page) {
+        swap::entry_of(k, page).0
     } else {
         page.index(k)
     }
@@ -58,7 +59,7 @@ pub fn set_page_dirty<K: Kernel>(k: K, page: Low<Page>) {
             radix_tree::tag_set(k, mapping.page_tree(k), index_of(k, page), Tag::Dirty);
         }
         CacheKind::Lists => {
-            if !page::test(k, page, pg::SWAPCACHE) {
+            if swap::keyed_by_mapping(k) || !page::swap_cached(k, page) {
                 lists::move_to(k, page, lists::of(k, mapping).dirty_pages(k));
             }
         }
@@ -94,7 +95,7 @@ pub fn clear_page_dirty_for_io<K: Kernel>(k: K, page: Low<Page>) -> bool {
 /// With lists, reclaim's pageout moves a page that it is about to write to locked_pages (shrink_list of 2.6.0).
 #[inline(always)]
 pub fn move_for_pageout<K: Kernel>(k: K, page: Low<Page>) {
-    if lists::has_lists(k) && !page::test(k, page, pg::SWAPCACHE) {
+    if lists::has_lists(k) && (swap::keyed_by_mapping(k) || !page::swap_cached(k, page)) {
         let mapping = page::page_mapping(k, page);
         mapping.tree_lock(k).lock(k);
         lists::move_to(k, page, lists::of(k, mapping).locked_pages(k));

@@ -20,7 +20,7 @@ use crate::page;
 use crate::page_cache;
 use crate::ptr::Low;
 use crate::radix_tree;
-use crate::rmap::file::{FileVmas, SHARED};
+use crate::rmap::file::{FileVmas, SHARED, lock_i_mmap, unlock_i_mmap};
 use lowmem_abi::layout::PAGE_SHIFT;
 use lowmem_abi::port::{Transfer, TransferKind};
 
@@ -38,7 +38,7 @@ pub fn vmtruncate<K: Kernel>(k: K, mapping: Low<Mapping>, id: u32, first: u32) {
 
 /// unmap_mapping_range from page `first` to the end, private copies as well.
 pub fn unmap_mapping_range<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32) {
-    mapping.i_mmap_lock(k).lock(k);
+    lock_i_mmap(k, mapping);
     mapping.set_truncate_count(k, mapping.truncate_count(k).wrapping_add(1));
     let mut linear = FileVmas::range(k, mapping, first, u32::MAX);
     loop {
@@ -51,7 +51,7 @@ pub fn unmap_mapping_range<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32) {
     each(k, mapping.i_mmap_nonlinear(k), |vma| {
         zap_nonlinear(k, vma, first);
     });
-    mapping.i_mmap_lock(k).unlock(k);
+    unlock_i_mmap(k, mapping);
 }
 
 fn each<K: Kernel>(k: K, head: Low<ListHead>, f: impl Fn(Low<Vma>)) {

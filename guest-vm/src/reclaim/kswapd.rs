@@ -11,6 +11,7 @@ use super::{
     reclaim_slab, scan, state, version,
 };
 use crate::clock::nap;
+use crate::guest_struct::Layout;
 use crate::kernel::Kernel;
 use crate::layout::Task;
 use crate::page_alloc::zone::MAX_NR_ZONES;
@@ -23,7 +24,7 @@ use lowmem_abi::probe::Probe;
 /// Boot: its task_struct; it has no stack of its own, because it runs on that of the task whose return it delays.
 pub fn init<K: Kernel>(k: K) {
     let task: Low<Task> = state(k).kswapd(k);
-    crate::task::clear_low(k, task.cast(), 1424);
+    crate::task::clear_low(k, task.cast(), Task::size(k));
     task.set_state(k, RUNNING);
     task.set_usage(k, 2);
     task.set_flags(k, PF_MEMALLOC | PF_KSWAPD);

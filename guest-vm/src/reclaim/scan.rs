@@ -157,7 +157,7 @@ fn unlock<K: Kernel>(k: K, z: Low<Zone>, irq: u32) {
 fn take_tail<K: Kernel>(k: K, head: Low<ListHead>) -> Low<Page> {
     let entry = head.prev(k);
     entry.del(k);
-    page::of_lru(entry)
+    page::of_lru(k, entry)
 }
 
 /// refill_inactive_zone: looks at `count` active pages from the tail.

@@ -91,7 +91,7 @@ pub fn shrink_list<K: Kernel>(k: K, c: &mut Control) -> u32 {
     while !list.is_empty(k) {
         let entry = list.prev(k);
         entry.del(k);
-        let page = page::of_lru(entry);
+        let page = page::of_lru(k, entry);
         let verdict = if page::trylock_page(k, page) {
             shrink_one(k, page, c)
         } else {
@@ -136,7 +136,7 @@ fn release_nonlru<K: Kernel>(k: K, pvec: Low<Pagevec>) {
     let mut i = 0;
     while i < nr {
         let page = pvec.page(k, i);
-        if k.atomic_dec_and_test(page.count_word()) {
+        if k.atomic_dec_and_test(page.count_word(k)) {
             page_alloc::free_cold_page(k, page);
         }
         i += 1;
@@ -146,7 +146,7 @@ fn release_nonlru<K: Kernel>(k: K, pvec: Low<Pagevec>) {
 
 /// page_mapping_inuse: mapped, or a page of the swap cache, or of a file that somebody maps.
 fn mapping_in_use<K: Kernel>(k: K, page: Low<Page>) -> bool {
-    if K::Rmap::mapped(k, page) || page::test(k, page, pg::SWAPCACHE) {
+    if K::Rmap::mapped(k, page) || page::swap_cached(k, page) {
         return true;
     }
     let mapping = page::page_mapping(k, page);
@@ -159,7 +159,7 @@ fn shrink_one<K: Kernel>(k: K, page: Low<Page>, c: &mut Control) -> Verdict {
         return Verdict::KeepLocked;
     }
     c.scanned += 1;
-    if K::Rmap::mapped(k, page) || page::test(k, page, pg::SWAPCACHE) {
+    if K::Rmap::mapped(k, page) || page::swap_cached(k, page) {
         c.scanned += 1;
         c.mapped += 1;
     }
@@ -171,7 +171,7 @@ fn shrink_one<K: Kernel>(k: K, page: Low<Page>, c: &mut Control) -> Verdict {
         page::map_unlock(k, page);
         return Verdict::Activate;
     }
-    if page::is_anon(k, page) && !page::test(k, page, pg::SWAPCACHE) {
+    if page::is_anon(k, page) && !page::swap_cached(k, page) {
         page::map_unlock(k, page);
         // An anonymous page that nobody maps is about to be freed by whoever holds it.
         if !K::Rmap::mapped(k, page) {
@@ -201,8 +201,7 @@ fn shrink_one<K: Kernel>(k: K, page: Low<Page>, c: &mut Control) -> Verdict {
     }
     page::map_unlock(k, page);
     if page::test(k, page, pg::DIRTY) {
-        let may_enter_fs =
-            c.gfp.may_enter_fs() || (page::test(k, page, pg::SWAPCACHE) && c.gfp.may_wait());
+        let may_enter_fs = c.gfp.may_enter_fs() || (page::swap_cached(k, page) && c.gfp.may_wait());
         if referenced || !may_enter_fs {
             return Verdict::KeepLocked;
         }
@@ -243,7 +242,7 @@ fn remove_from_cache<K: Kernel>(k: K, page: Low<Page>) -> bool {
         k.irq_restore(irq);
         return false;
     }
-    if page::test(k, page, pg::SWAPCACHE) {
+    if page::swap_cached(k, page) {
         let entry = swap::delete_from_swap_cache_locked(k, page);
         mapping.tree_lock(k).unlock(k);
         k.irq_restore(irq);
@@ -258,7 +257,7 @@ fn remove_from_cache<K: Kernel>(k: K, page: Low<Page>) -> bool {
     }
     page.set_private(k, 0);
     // The cache's reference; the caller's is left.
-    k.atomic_add(page.count_word(), u32::MAX);
+    k.atomic_add(page.count_word(k), u32::MAX);
     true
 }
 

@@ -72,7 +72,7 @@ fn unmap_locked<K: Kernel>(k: K, page: Low<Page>) -> Outcome {
     k.begin(Probe::PageReferenced);
     K::Rmap::page_referenced(k, page);
     k.end(Probe::PageReferenced);
-    if page::is_anon(k, page) && !page::test(k, page, pg::SWAPCACHE) {
+    if page::is_anon(k, page) && !page::swap_cached(k, page) {
         page::map_unlock(k, page);
         if !swap::add_to_swap(k, page) {
             return Outcome::Fail;
@@ -127,7 +127,7 @@ fn put_back<K: Kernel>(k: K, page: Low<Page>) {
 /// shrink_list do. False if somebody uses it.
 pub fn pageout<K: Kernel>(k: K, page: Low<Page>) -> bool {
     lru_add_drain(k);
-    if page.count(k) == 0 || K::Rmap::mapped(k, page) || !page::test(k, page, pg::SWAPCACHE) {
+    if page.count(k) == 0 || K::Rmap::mapped(k, page) || !page::swap_cached(k, page) {
         return false;
     }
     if !page::trylock_page(k, page) {

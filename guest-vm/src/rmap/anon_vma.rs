@@ -13,7 +13,7 @@ use super::{Adjust, PteAt, ReverseMap, Unmap, mapcount};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom, Planted};
-use crate::layout::{Page, Vma, pg, vm, vm_ops};
+use crate::layout::{Page, Vma, pg, vm, vm_ops, vma_rmap_at};
 use crate::list::ListHead;
 use crate::mm::vma::find_vma_prev;
 use crate::page;
@@ -38,9 +38,6 @@ guest_struct! {
     at 8 => word anon_vma, set_anon_vma: Low<AnonVma>;
 }
 
-/// Offset of [`VmaPart`] in a vma.
-const PART: u32 = 56;
-
 /// The scheme.
 #[derive(Debug, Clone, Copy)]
 pub enum AnonVmaMap {}
@@ -51,32 +48,32 @@ impl super::Scheme for AnonVmaMap {
 }
 
 #[inline(always)]
-pub(super) fn part(vma: Low<Vma>) -> Low<VmaPart> {
-    vma.rmap_fields()
+pub(super) fn part<K: Kernel>(k: K, vma: Low<Vma>) -> Low<VmaPart> {
+    vma.rmap_fields(k)
 }
 
 /// The vma's anon_vma, or null.
 #[inline(always)]
 pub fn of_vma<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
-    part(vma).anon_vma(k)
+    part(k, vma).anon_vma(k)
 }
 
 /// The vma whose anon_vma_node this is.
 #[inline(always)]
-pub fn vma_of_node(node: Low<ListHead>) -> Low<Vma> {
-    node.container(PART)
+pub fn vma_of_node<K: Kernel>(k: K, node: Low<ListHead>) -> Low<Vma> {
+    node.container(vma_rmap_at(k))
 }
 
 /// __anon_vma_link: to the head of the list; the lock is held.
 #[inline(always)]
 pub(super) fn link<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
-    part(vma).node(k).add_to(k, anon_vma.head(k));
+    part(k, vma).node(k).add_to(k, anon_vma.head(k));
 }
 
 /// Puts a vma without anon_vma on the list of `anon_vma`, whose lock is held.
 #[inline(always)]
 pub(super) fn join<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
-    part(vma).set_anon_vma(k, anon_vma);
+    part(k, vma).set_anon_vma(k, anon_vma);
     link(k, vma, anon_vma);
 }
 
@@ -95,7 +92,7 @@ pub(super) fn unlink<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
         return;
     }
     anon_vma.lock(k).lock(k);
-    part(vma).node(k).del(k);
+    part(k, vma).node(k).del(k);
     let empty = anon_vma.head(k).is_empty(k);
     anon_vma.lock(k).unlock(k);
     if empty {
@@ -177,7 +174,7 @@ pub(super) fn adjust_end<K: Kernel>(
     }
     if a.swallow {
         if !of_vma(k, a.next).is_null() {
-            part(a.next).node(k).del(k);
+            part(k, a.next).node(k).del(k);
         }
     } else if !a.insert.is_null() {
         link(k, a.insert, lock);
@@ -197,7 +194,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
 
     #[inline(always)]
     fn vma_init(k: K, vma: Low<Vma>) {
-        part(vma).set_anon_vma(k, Low::NULL);
+        part(k, vma).set_anon_vma(k, Low::NULL);
     }
 
     fn prepare_anon(k: K, vma: Low<Vma>) -> Result<(), Oom> {
@@ -338,7 +335,7 @@ pub(super) fn check_anon_page<K: Kernel>(
     let head = anon_vma.head(k);
     let mut at = head.next(k);
     while at != head {
-        let vma = vma_of_node(at);
+        let vma = vma_of_node(k, at);
         if let Some(addr) = object::vma_address(k, page, vma) {
             places.push((vma.mm(k).va(), addr));
         }
@@ -365,7 +362,7 @@ pub(super) fn check_listed<K: Kernel>(
         if at.next(k).prev(k) != at {
             return Err("broken links of an anon_vma's list");
         }
-        hits += (vma_of_node(at) == vma) as u32;
+        hits += (vma_of_node(k, at) == vma) as u32;
         at = at.next(k);
     }
     if hits == 1 {
@@ -384,7 +381,7 @@ pub(super) fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     let head = anon_vma.head(k);
     let mut at = head.next(k);
     while at != head {
-        referenced += object::referenced_one(k, page, vma_of_node(at), &mut left);
+        referenced += object::referenced_one(k, page, vma_of_node(k, at), &mut left);
         if left == 0 {
             break;
         }
@@ -402,7 +399,7 @@ pub(super) fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
     let head = anon_vma.head(k);
     let mut at = head.next(k);
     while at != head {
-        if object::unmap_one(k, page, vma_of_node(at), Checks::V2_6_7) == Unmap::Fail {
+        if object::unmap_one(k, page, vma_of_node(k, at), Checks::V2_6_7) == Unmap::Fail {
             result = Unmap::Fail;
             break;
         }

@@ -77,19 +77,19 @@ impl super::Scheme for AnonVmaChain {
 }
 
 #[inline(always)]
-fn part(vma: Low<Vma>) -> Low<VmaPart> {
-    vma.rmap_fields()
+fn part<K: Kernel>(k: K, vma: Low<Vma>) -> Low<VmaPart> {
+    vma.rmap_fields(k)
 }
 
 #[inline(always)]
 fn chain<K: Kernel>(k: K, vma: Low<Vma>) -> Low<ListHead> {
-    part(vma).chain(k)
+    part(k, vma).chain(k)
 }
 
 /// The vma's own anon_vma, or null.
 #[inline(always)]
 pub fn of_vma<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
-    part(vma).anon_vma(k)
+    part(k, vma).anon_vma(k)
 }
 
 /// Whether the rule of 2015 is on.
@@ -135,13 +135,13 @@ fn clone_chain<K: Kernel>(k: K, vma: Low<Vma>, from: Low<Vma>) -> Result<(), Oom
             Ok(new) => add_link(k, vma, new, anon_vma),
             Err(oom) => {
                 // Not counted yet.
-                part(vma).set_anon_vma(k, Low::NULL);
+                part(k, vma).set_anon_vma(k, Low::NULL);
                 unlink_all(k, vma);
                 return Err(oom);
             }
         }
         if reuses(k) && of_vma(k, vma).is_null() && reusable(k, anon_vma) {
-            part(vma).set_anon_vma(k, anon_vma);
+            part(k, vma).set_anon_vma(k, anon_vma);
         }
         at = at.prev(k);
     }
@@ -169,7 +169,7 @@ fn count_active<K: Kernel>(k: K, anon_vma: Low<AnonVma>, by: u32) {
 
 /// anon_vma_fork: the child's vma gets the parent's links and an anon_vma of its own.
 fn fork_chain<K: Kernel>(k: K, parent: Low<Vma>, child: Low<Vma>) -> Result<(), Oom> {
-    part(child).set_anon_vma(k, Low::NULL);
+    part(k, child).set_anon_vma(k, Low::NULL);
     clone_chain(k, child, parent)?;
     if !of_vma(k, child).is_null() {
         return Ok(());
@@ -189,7 +189,7 @@ fn fork_chain<K: Kernel>(k: K, parent: Low<Vma>, child: Low<Vma>) -> Result<(), 
                 above.set_children(k, above.children(k) + 1);
                 own.set_active(k, 1);
             }
-            part(child).set_anon_vma(k, own);
+            part(k, child).set_anon_vma(k, own);
             add_link(k, child, link, own);
             Ok(())
         }
@@ -203,7 +203,7 @@ fn fork_chain<K: Kernel>(k: K, parent: Low<Vma>, child: Low<Vma>) -> Result<(), 
 /// unlink_anon_vmas: newest first, so that an anon_vma goes before its parent does.
 fn unlink_all<K: Kernel>(k: K, vma: Low<Vma>) {
     count_active(k, of_vma(k, vma), u32::MAX);
-    part(vma).set_anon_vma(k, Low::NULL);
+    part(k, vma).set_anon_vma(k, Low::NULL);
     let head = chain(k, vma);
     let mut at = head.next(k);
     while at != head {
@@ -239,7 +239,7 @@ fn import<K: Kernel>(k: K, to: Low<Vma>, from: Low<Vma>) -> Result<(), Oom> {
     if anon_vma.is_null() || !of_vma(k, to).is_null() {
         return Ok(());
     }
-    part(to).set_anon_vma(k, anon_vma);
+    part(k, to).set_anon_vma(k, anon_vma);
     clone_chain(k, to, from)
 }
 
@@ -301,7 +301,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
     #[inline(always)]
     fn vma_init(k: K, vma: Low<Vma>) {
         chain(k, vma).init(k);
-        part(vma).set_anon_vma(k, Low::NULL);
+        part(k, vma).set_anon_vma(k, Low::NULL);
     }
 
     fn prepare_anon(k: K, vma: Low<Vma>) -> Result<(), Oom> {
@@ -329,7 +329,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         };
         let lock = vma.mm(k).page_table_lock(k);
         lock.lock(k);
-        part(vma).set_anon_vma(k, anon_vma);
+        part(k, vma).set_anon_vma(k, anon_vma);
         add_link(k, vma, link, anon_vma);
         count_active(k, anon_vma, 1);
         lock.unlock(k);
@@ -407,7 +407,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         let count = page.rmap(k);
         if count == 0 {
             bug_on!(k, AnonVmaChain, page.mapping(k) != 0, page.va());
-            let anon_vma = if page::test(k, page, pg::SWAPCACHE) {
+            let anon_vma = if page::swap_cached(k, page) {
                 let oldest: Low<Link> = chain(k, vma).prev(k).container(SAME_VMA);
                 oldest.anon_vma(k)
             } else {

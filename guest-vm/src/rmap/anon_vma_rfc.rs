@@ -45,14 +45,14 @@ impl super::Scheme for AnonVmaRfc {
 /// The vma's anon_vma, or null.
 #[inline(always)]
 pub fn of_vma<K: Kernel>(k: K, vma: Low<Vma>) -> Low<AnonVma> {
-    let word = part(vma).anon_vma(k);
+    let word = part(k, vma).anon_vma(k);
     if word == DIRECT_ONLY { Low::NULL } else { word }
 }
 
 /// Whether pages may be found through this vma: directly or by its anon_vma.
 #[inline(always)]
 fn marked<K: Kernel>(k: K, vma: Low<Vma>) -> bool {
-    !part(vma).anon_vma(k).is_null()
+    !part(k, vma).anon_vma(k).is_null()
 }
 
 #[inline(always)]
@@ -159,19 +159,19 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
 
     #[inline(always)]
     fn vma_init(k: K, vma: Low<Vma>) {
-        part(vma).set_anon_vma(k, Low::NULL);
+        part(k, vma).set_anon_vma(k, Low::NULL);
     }
     #[inline(always)]
     fn prepare_anon(k: K, vma: Low<Vma>) -> Result<(), Oom> {
         if !marked(k, vma) {
-            part(vma).set_anon_vma(k, DIRECT_ONLY);
+            part(k, vma).set_anon_vma(k, DIRECT_ONLY);
         }
         Ok(())
     }
 
     /// fork: the parent's vma gets its anon_vma, if it has direct pages.
     fn vma_prepare_copy(k: K, parent: Low<Vma>, child: Low<Vma>) -> Result<(), Oom> {
-        if parent.mm(k) == child.mm(k) || part(parent).anon_vma(k) != DIRECT_ONLY {
+        if parent.mm(k) == child.mm(k) || part(k, parent).anon_vma(k) != DIRECT_ONLY {
             return Ok(());
         }
         let new: Low<AnonVma> = kmem_cache_alloc(k, CacheId::AnonVma, Gfp::Kernel)?;
@@ -179,7 +179,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         new.lock(k).lock(k);
         join(k, parent, new);
         new.lock(k).unlock(k);
-        part(child).set_anon_vma(k, new);
+        part(k, child).set_anon_vma(k, new);
         Ok(())
     }
     #[inline(always)]
@@ -206,7 +206,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
             join(k, vma, anon_vma);
             anon_vma.lock(k).unlock(k);
         } else if marked(k, from) && !marked(k, vma) {
-            part(vma).set_anon_vma(k, DIRECT_ONLY);
+            part(k, vma).set_anon_vma(k, DIRECT_ONLY);
         }
         Ok(())
     }
@@ -238,7 +238,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         if of_vma(k, importer).is_null() && !lock.is_null() {
             join(k, importer, lock);
         } else if marked(k, exporter) && !marked(k, importer) {
-            part(importer).set_anon_vma(k, DIRECT_ONLY);
+            part(k, importer).set_anon_vma(k, DIRECT_ONLY);
         }
         if marked(k, exporter) {
             repoint_range(k, importer, from, to);

@@ -18,7 +18,7 @@ use super::{Move, PteAt, ReverseMap, Unmap, anon_page_at, mapcount};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom, Planted};
-use crate::layout::{Mm, Page, Vma, pg};
+use crate::layout::{Mm, Page, Vma, mm_rmap_at, pg};
 use crate::list::ListHead;
 use crate::mm::vma::find_vma;
 use crate::objects::objects;
@@ -45,8 +45,6 @@ guest_struct! {
 
 /// Offset of `list` in an anonmm.
 const LIST: u32 = 16;
-/// Offset of the anonmm pointer in an mm: behind what 2.6.7 has.
-const MM_PART: u32 = 524;
 
 /// The scheme.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +58,7 @@ impl super::Scheme for AnonmmMap {
 /// The anonmm of an mm.
 #[inline(always)]
 pub fn of_mm<K: Kernel>(k: K, mm: Low<Mm>) -> Low<Anonmm> {
-    mm.field::<Low<Anonmm>>(MM_PART).read(k)
+    mm.field::<Low<Anonmm>>(mm_rmap_at(k)).read(k)
 }
 
 /// The anonmm that an anonymous page points to.
@@ -231,7 +229,7 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
     fn mm_init(k: K, mm: Low<Mm>, parent: Low<Mm>) -> Result<(), Oom> {
         let new: Low<Anonmm> = kmem_cache_alloc(k, CacheId::Anonmm, Gfp::Kernel)?;
         new.set_mm(k, mm);
-        mm.field::<Low<Anonmm>>(MM_PART).write(k, new);
+        mm.field::<Low<Anonmm>>(mm_rmap_at(k)).write(k, new);
         if parent.is_null() {
             new.set_count(k, 2);
             new.set_head(k, new);
@@ -249,7 +247,7 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
 
     fn mm_gone(k: K, mm: Low<Mm>) {
         let anonmm = of_mm(k, mm);
-        mm.field::<Low<Anonmm>>(MM_PART).write(k, Low::NULL);
+        mm.field::<Low<Anonmm>>(mm_rmap_at(k)).write(k, Low::NULL);
         anonmm.set_mm(k, Low::NULL);
         put(k, anonmm);
     }

@@ -22,7 +22,7 @@ use crate::page_alloc::{pfn_to_page, virt_to_page};
 use crate::percpu::{State, mod_page_state};
 use crate::pgtable::{Pte, ptep_get_and_clear, ptep_test_and_clear_young, set_pte};
 use crate::ptr::{Kmapped, Low};
-use crate::swap::{SwapEntry, swap_duplicate};
+use crate::swap::{self, swap_duplicate};
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::probe::Probe;
 
@@ -242,8 +242,8 @@ fn unmap_mapped<K: Kernel>(k: K, page: Low<Page>, pte: PteAddr, at: Kmapped) -> 
     let old = ptep_get_and_clear(k, at);
     flush_tlb_page(k, vma, addr);
     k.probe(Probe::PteCleared);
-    if page::test(k, page, pg::SWAPCACHE) {
-        let entry = SwapEntry(page.private(k));
+    if page::swap_cached(k, page) {
+        let entry = swap::entry_of(k, page);
         bug_on!(k, PteChain, !swap_duplicate(k, entry), entry.0);
         set_pte(k, at, entry.to_pte());
     } else if page.index(k) != page::linear_page_index(k, vma, addr) {

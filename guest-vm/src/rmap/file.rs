@@ -2,14 +2,14 @@
 //!
 //! prio_tree: 2.6.7, one tree for shared and private vmas. list: 2.6.0, i_mmap for private and i_mmap_shared for shared vmas (VM_SHARED),
 //! new mappings at the tail, a fork's copy right in front of its parent's; a search walks the private list, then the shared one.
-//! Nonlinear vmas are on a list of their own with either (with lists they stayed on i_mmap_shared and were passed over). Left out: 2.6.0's
-//! semaphore i_shared_sem, whose holder could sleep, so that reclaim's try could fail on one CPU too; i_mmap_writable, which 2.6.0 had not,
-//! is counted with either. Every function but [`i_mmap_fork`] and [`i_mmap_unlink`] is called with i_mmap_lock held.
+//! Nonlinear vmas are on a list of their own with either (with lists they stayed on i_mmap_shared and were passed over). 2.6.0 to
+//! 2.6.6 guard them by a semaphore, 2.6.7 and 2.4 by a spin lock ([`lock_i_mmap`]). Left out: a holder of the semaphore that sleeps, so that
+//! reclaim's try fails on one CPU too. Every function but [`i_mmap_fork`] and [`i_mmap_unlink`] is called with that lock held.
 //!
 //! Invariant: every vma with a file is exactly once in tree, list or nonlinear list of its file.
 
 use crate::kernel::Kernel;
-use crate::layout::{Mapping, Vma, vm};
+use crate::layout::{Mapping, Vma, has_i_mmap_writable, has_shared_sem, vm};
 use crate::list::ListHead;
 use crate::objects::objects;
 use crate::prio_tree::{self, PrioRoot, Walk};
@@ -31,9 +31,15 @@ pub fn i_mmap_init<K: Kernel>(k: K, mapping: Low<Mapping>) {
         mapping.i_mmap(k).init(k);
         mapping.i_mmap_shared(k).init(k);
     }
-    mapping.set_i_mmap_writable(k, 0);
+    if has_i_mmap_writable(k) {
+        mapping.set_i_mmap_writable(k, 0);
+    }
     mapping.i_mmap_nonlinear(k).init(k);
-    mapping.i_mmap_lock(k).init(k);
+    if has_shared_sem(k) {
+        mapping.i_shared_sem(k).init(k);
+    } else {
+        mapping.i_mmap_spin(k).init(k);
+    }
 }
 
 /// mapping_mapped: whether any vma maps the file.
@@ -46,12 +52,51 @@ pub fn mapping_mapped<K: Kernel>(k: K, mapping: Low<Mapping>) -> bool {
     linear || !mapping.i_mmap_nonlinear(k).is_empty(k)
 }
 
-/// Takes the i_mmap_lock of `vma`'s file, if it has one.
+/// Takes the lock of a mapping's vmas: i_mmap_lock, or i_shared_sem before 2.6.7.
+#[inline(always)]
+pub fn lock_i_mmap<K: Kernel>(k: K, mapping: Low<Mapping>) {
+    if has_shared_sem(k) {
+        mapping.i_shared_sem(k).down(k);
+    } else {
+        mapping.i_mmap_spin(k).lock(k);
+    }
+}
+
+/// Takes it if it is free.
+#[inline(always)]
+pub fn trylock_i_mmap<K: Kernel>(k: K, mapping: Low<Mapping>) -> bool {
+    if has_shared_sem(k) {
+        mapping.i_shared_sem(k).down_trylock(k)
+    } else {
+        mapping.i_mmap_spin(k).trylock(k)
+    }
+}
+
+/// Gives it back.
+#[inline(always)]
+pub fn unlock_i_mmap<K: Kernel>(k: K, mapping: Low<Mapping>) {
+    if has_shared_sem(k) {
+        mapping.i_shared_sem(k).up(k);
+    } else {
+        mapping.i_mmap_spin(k).unlock(k);
+    }
+}
+
+/// Whether it is free (for checks).
+pub fn i_mmap_is_free<K: Kernel>(k: K, mapping: Low<Mapping>) -> bool {
+    if has_shared_sem(k) {
+        mapping.i_shared_sem(k).is_free(k)
+    } else {
+        mapping.i_mmap_spin(k).is_free(k)
+    }
+}
+
+/// Takes the lock of `vma`'s file, if it has one.
 #[inline(always)]
 pub fn i_mmap_lock<K: Kernel>(k: K, vma: Low<Vma>) {
     let file = vma.file(k);
     if !file.is_null() {
-        file.f_mapping(k).i_mmap_lock(k).lock(k);
+        lock_i_mmap(k, file.f_mapping(k));
     }
 }
 
@@ -60,7 +105,7 @@ pub fn i_mmap_lock<K: Kernel>(k: K, vma: Low<Vma>) {
 pub fn i_mmap_unlock<K: Kernel>(k: K, vma: Low<Vma>) {
     let file = vma.file(k);
     if !file.is_null() {
-        file.f_mapping(k).i_mmap_lock(k).unlock(k);
+        unlock_i_mmap(k, file.f_mapping(k));
     }
 }
 
@@ -72,7 +117,7 @@ pub fn i_mmap_insert<K: Kernel>(k: K, vma: Low<Vma>) {
     }
     let mapping = file.f_mapping(k);
     let flags = vma.flags(k);
-    if flags & vm::SHARED != 0 {
+    if flags & vm::SHARED != 0 && has_i_mmap_writable(k) {
         mapping.set_i_mmap_writable(k, mapping.i_mmap_writable(k).wrapping_add(1));
     }
     if flags & vm::NONLINEAR != 0 {
@@ -99,7 +144,7 @@ pub fn i_mmap_remove<K: Kernel>(k: K, vma: Low<Vma>) {
     }
     let mapping = file.f_mapping(k);
     let flags = vma.flags(k);
-    if flags & vm::SHARED != 0 {
+    if flags & vm::SHARED != 0 && has_i_mmap_writable(k) {
         mapping.set_i_mmap_writable(k, mapping.i_mmap_writable(k).wrapping_sub(1));
     }
     if flags & vm::NONLINEAR != 0 || !tree(k) {
@@ -123,8 +168,8 @@ pub fn i_mmap_fork<K: Kernel>(k: K, parent: Low<Vma>, child: Low<Vma>) {
         return;
     }
     let mapping = file.f_mapping(k);
-    mapping.i_mmap_lock(k).lock(k);
-    if child.flags(k) & vm::SHARED != 0 {
+    lock_i_mmap(k, mapping);
+    if child.flags(k) & vm::SHARED != 0 && has_i_mmap_writable(k) {
         mapping.set_i_mmap_writable(k, mapping.i_mmap_writable(k).wrapping_add(1));
     }
     if child.flags(k) & vm::NONLINEAR != 0 || !tree(k) {
@@ -135,7 +180,7 @@ pub fn i_mmap_fork<K: Kernel>(k: K, parent: Low<Vma>, child: Low<Vma>) {
     } else {
         prio_tree::add(k, child, parent);
     }
-    mapping.i_mmap_lock(k).unlock(k);
+    unlock_i_mmap(k, mapping);
 }
 
 /// vma_adjust, before bounds change: a linear vma leaves the tree; a list does not care.
@@ -157,7 +202,7 @@ pub fn i_mmap_adjust_end<K: Kernel>(k: K, vma: Low<Vma>) {
 /// First nonlinear use of a vma (remap_file_pages): to the tail of the nonlinear list, for good. Takes the lock; sets VM_NONLINEAR.
 pub fn i_mmap_make_nonlinear<K: Kernel>(k: K, vma: Low<Vma>) {
     let mapping = vma.file(k).f_mapping(k);
-    mapping.i_mmap_lock(k).lock(k);
+    lock_i_mmap(k, mapping);
     if tree(k) {
         prio_tree::remove(k, PrioRoot(mapping.i_mmap(k)), vma);
     } else {
@@ -167,7 +212,7 @@ pub fn i_mmap_make_nonlinear<K: Kernel>(k: K, vma: Low<Vma>) {
     vma.shared(k)
         .list(k)
         .add_tail_to(k, mapping.i_mmap_nonlinear(k));
-    mapping.i_mmap_lock(k).unlock(k);
+    unlock_i_mmap(k, mapping);
 }
 
 /// A walk over the linear vmas of a mapping that may map page offset `pgoff`: with lists all of them, private before shared,

@@ -19,8 +19,8 @@ use crate::pgtable::{
 };
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::Unmap;
-use crate::rmap::file::{FileVmas, SHARED};
-use crate::swap::{SwapEntry, swap_duplicate};
+use crate::rmap::file::{FileVmas, SHARED, trylock_i_mmap, unlock_i_mmap};
+use crate::swap::{self, swap_duplicate};
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
 use lowmem_abi::probe::Probe;
@@ -144,7 +144,7 @@ pub(super) fn unmap_found<K: Kernel>(
     }
     // Somebody pins the page (get_user_pages): its content may change behind a pte's back.
     if checks == Checks::V2_6_7
-        && page::test(k, page, pg::SWAPCACHE)
+        && page::swap_cached(k, page)
         && page.count(k) != page.rmap(k).wrapping_add(2)
         && !k.planted(Planted::NoPinCheck)
     {
@@ -158,8 +158,8 @@ pub(super) fn unmap_found<K: Kernel>(
         page::set_page_dirty(k, page);
     }
     if page::test(k, page, pg::ANON) {
-        bug_on!(k, Object, !page::test(k, page, pg::SWAPCACHE), page.va());
-        let entry = SwapEntry(page.private(k));
+        bug_on!(k, Object, !page::swap_cached(k, page), page.va());
+        let entry = swap::entry_of(k, page);
         bug_on!(k, Object, !swap_duplicate(k, entry), entry.0);
         set_pte(k, pte, entry.to_pte());
     }
@@ -225,7 +225,7 @@ pub fn try_to_unmap<K: Kernel>(
 pub fn referenced_file<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     let mapping: Low<Mapping> = Low::new(page.mapping(k));
     let mut left = page.rmap(k);
-    if !mapping.i_mmap_lock(k).trylock(k) {
+    if !trylock_i_mmap(k, mapping) {
         k.probe(Probe::UnmapAgain);
         return 0;
     }
@@ -243,14 +243,14 @@ pub fn referenced_file<K: Kernel>(k: K, page: Low<Page>) -> u32 {
             break;
         }
     }
-    mapping.i_mmap_lock(k).unlock(k);
+    unlock_i_mmap(k, mapping);
     referenced
 }
 
 /// try_to_unmap_file: linear vmas, then, if mappings are left, the sweep through nonlinear ones, which alone answers `Success`.
 pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>, checks: Checks) -> Unmap {
     let mapping: Low<Mapping> = Low::new(page.mapping(k));
-    if !mapping.i_mmap_lock(k).trylock(k) {
+    if !trylock_i_mmap(k, mapping) {
         k.probe(Probe::UnmapAgain);
         return Unmap::Again;
     }
@@ -272,7 +272,7 @@ pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>, checks: Checks) -> Unmap {
             sweep_whole(k, mapping, page)
         };
     }
-    mapping.i_mmap_lock(k).unlock(k);
+    unlock_i_mmap(k, mapping);
     result
 }
 

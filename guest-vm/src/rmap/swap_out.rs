@@ -16,7 +16,7 @@
 
 use super::{PteAt, ReverseMap, Unmap};
 use crate::kernel::{Kernel, Oom};
-use crate::layout::{Mm, Page, Vma, pg, vm};
+use crate::layout::{Mm, Page, Vma, mm_rmap_at, pg, vm};
 use crate::lru::mark_page_accessed;
 use crate::mm::mm_struct::mmput;
 use crate::mm::vma::find_vma;
@@ -29,14 +29,12 @@ use crate::pgtable::{
 };
 use crate::ptr::{Kmapped, Low};
 use crate::slab::CacheId;
-use crate::swap::{self, SwapEntry, swap_duplicate};
+use crate::swap::{self, swap_duplicate};
 use crate::task::{init_mm, tasks};
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::layout::PAGE_SIZE;
 use lowmem_abi::probe::Probe;
 
-/// Offset of swap_address in an mm: behind what 2.6.7 has.
-const MM_PART: u32 = 524;
 /// Pages one call frees at most (SWAP_CLUSTER_MAX).
 const SWAP_CLUSTER_MAX: u32 = 32;
 /// Bytes one page table covers.
@@ -67,12 +65,12 @@ enum Aim {
 
 #[inline(always)]
 fn swap_address<K: Kernel>(k: K, mm: Low<Mm>) -> u32 {
-    mm.field::<u32>(MM_PART).read(k)
+    mm.field::<u32>(mm_rmap_at(k)).read(k)
 }
 
 #[inline(always)]
 fn set_swap_address<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) {
-    mm.field::<u32>(MM_PART).write(k, addr);
+    mm.field::<u32>(mm_rmap_at(k)).write(k, addr);
 }
 
 /// The next mm on the list, init_mm included.
@@ -83,7 +81,7 @@ fn next_mm<K: Kernel>(k: K, mm: Low<Mm>) -> Low<Mm> {
 
 /// References to the page that are neither the caller's nor a cache's: its ptes, and LRU vectors.
 fn other_references<K: Kernel>(k: K, page: Low<Page>) -> u32 {
-    let cached = page::test(k, page, pg::SWAPCACHE) || page.mapping(k) != 0;
+    let cached = page::swap_cached(k, page) || page.mapping(k) != 0;
     page.count(k).saturating_sub(1 + cached as u32)
 }
 
@@ -268,19 +266,19 @@ fn unmap<K: Kernel>(k: K, page: Low<Page>, at: Place) -> bool {
     if old.dirty() {
         page::set_page_dirty(k, page);
     }
-    if page.mapping(k) != 0 {
+    if page.mapping(k) != 0 && !page::swap_cached(k, page) {
         if page.index(k) != page::linear_page_index(k, at.vma, at.addr)
             && at.vma.flags(k) & vm::NONLINEAR != 0
         {
             set_pte(k, at.pte, Pte::file(page.index(k)));
         }
-    } else if page::test(k, page, pg::SWAPCACHE) || page::test(k, page, pg::DIRTY) {
-        if !page::test(k, page, pg::SWAPCACHE) && !swap::add_to_swap(k, page) {
+    } else if page::swap_cached(k, page) || page::test(k, page, pg::DIRTY) {
+        if !page::swap_cached(k, page) && !swap::add_to_swap(k, page) {
             // No slot: as it was.
             set_pte(k, at.pte, old);
             return false;
         }
-        let entry = SwapEntry(page.private(k));
+        let entry = swap::entry_of(k, page);
         crate::bug_on!(k, SwapOut, !swap_duplicate(k, entry), entry.0);
         set_pte(k, at.pte, entry.to_pte());
     }

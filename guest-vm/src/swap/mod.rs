@@ -1,13 +1,14 @@
 //! Swap: slots, the swap cache, swap-in (mm/{swapfile,swap_state,page_io}.c of 2.6.7). One device of type 0.
 //!
 //! A slot's count is the number of swap ptes plus one if the page is in the cache. The entry of a cached page is
-//! in page->private under PG_swapcache ("rmap 2"); the cache has a tree of its own. The map is in low memory, where vmalloc put it
+//! in page->private under PG_swapcache ("rmap 2"), before 2.6.6 in page->index ([`keyed_by_mapping`]); the cache has a tree of its own. The map is in low memory, where vmalloc put it
 //! mostly in high (2 bytes a slot). Left out: several devices, priorities.
 //!
 //! Invariant: the sum of non-zero counts' slots is `inuse_pages`.
 
 pub mod swapoff;
 
+use crate::axes::{Era, MapKind};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::io;
@@ -18,6 +19,7 @@ use crate::objects::objects;
 use crate::page;
 use crate::page_alloc::{self, Gfp, page_to_pfn};
 use crate::page_cache;
+use crate::page_cache::lists;
 use crate::page_cache::track::set_page_writeback;
 use crate::percpu::{self, State, mod_page_state};
 use crate::pgtable::Pte;
@@ -80,6 +82,49 @@ impl SwapEntry {
 #[inline(always)]
 fn info<K: Kernel>(k: K) -> Low<SwapInfo> {
     objects(k).swap(k)
+}
+
+/// Whether a page of the swap cache is keyed as a page of a file is: mapping is the swap cache's, index the slot, page->list on
+/// its lists (2.4, and 2.6.0 to 2.6.5 with chains or none; "rmap 7" came with the other form). Else PG_swapcache is set and the slot in private.
+#[inline(always)]
+pub fn keyed_by_mapping<K: Kernel>(k: K) -> bool {
+    matches!(k.axes().era(), Era::V2_4 | Era::V2_6_0) && !matches!(k.axes().rmap, MapKind::Objrmap)
+}
+
+/// Which slot a page of the swap cache has.
+#[inline(always)]
+pub fn entry_of<K: Kernel>(k: K, page: Low<Page>) -> SwapEntry {
+    SwapEntry(if keyed_by_mapping(k) {
+        page.index(k)
+    } else {
+        page.private(k)
+    })
+}
+
+/// A page becomes one of the swap cache: tree lock held.
+#[inline(always)]
+fn set_key<K: Kernel>(k: K, page: Low<Page>, entry: SwapEntry) {
+    if keyed_by_mapping(k) {
+        let space = swapper_space(k);
+        page.set_mapping(k, space.va());
+        page.set_index(k, entry.0);
+        lists::added(k, space, page);
+    } else {
+        page::set(k, page, pg::SWAPCACHE);
+        page.set_private(k, entry.0);
+    }
+}
+
+/// It is no longer.
+#[inline(always)]
+fn clear_key<K: Kernel>(k: K, page: Low<Page>) {
+    if keyed_by_mapping(k) {
+        lists::removed(k, page);
+        page.set_mapping(k, 0);
+    } else {
+        page.set_private(k, 0);
+        page::clear(k, page, pg::SWAPCACHE);
+    }
 }
 
 /// The swap cache's mapping.
@@ -335,8 +380,7 @@ pub fn add_to_swap_cache_locked_page<K: Kernel>(
     let free = radix_tree::insert(k, space.page_tree(k), entry.0, page);
     bug_on!(k, Swap, !free, entry.0);
     page::get_page(k, page);
-    page::set(k, page, pg::SWAPCACHE);
-    page.set_private(k, entry.0);
+    set_key(k, page, entry);
     info(k).set_total_swapcache(k, info(k).total_swapcache(k) + 1);
     space.set_nrpages(k, space.nrpages(k) + 1);
     space.tree_lock(k).unlock(k);
@@ -344,14 +388,38 @@ pub fn add_to_swap_cache_locked_page<K: Kernel>(
     Ok(())
 }
 
+/// move_to_swap_cache of 2.6.0 ([`keyed_by_mapping`]): a locked page of `mapping` leaves it for the swap cache, both trees' locks held,
+/// because it cannot be keyed by both. Nodes are taken first, so that nothing fails between.
+pub fn move_to_swap_cache<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    mapping: Low<Mapping>,
+    entry: SwapEntry,
+) -> Result<(), Oom> {
+    radix_tree::preload(k, Gfp::Atomic)?;
+    let space = swapper_space(k);
+    let irq = k.irq_save();
+    space.tree_lock(k).lock(k);
+    mapping.tree_lock(k).lock(k);
+    page_cache::remove_from_page_cache_locked(k, mapping, page);
+    let free = radix_tree::insert(k, space.page_tree(k), entry.0, page);
+    bug_on!(k, Swap, !free, entry.0);
+    set_key(k, page, entry);
+    info(k).set_total_swapcache(k, info(k).total_swapcache(k) + 1);
+    space.set_nrpages(k, space.nrpages(k) + 1);
+    mapping.tree_lock(k).unlock(k);
+    space.tree_lock(k).unlock(k);
+    k.irq_restore(irq);
+    Ok(())
+}
+
 /// __delete_from_swap_cache: with the tree lock held; the cache's reference and slot count stay the caller's to drop.
 pub fn delete_from_swap_cache_locked<K: Kernel>(k: K, page: Low<Page>) -> SwapEntry {
-    bug_on!(k, Swap, !page::test(k, page, pg::SWAPCACHE), page.va());
-    let entry = SwapEntry(page.private(k));
+    bug_on!(k, Swap, !page::swap_cached(k, page), page.va());
+    let entry = entry_of(k, page);
     let space = swapper_space(k);
     radix_tree::delete(k, space.page_tree(k), entry.0);
-    page.set_private(k, 0);
-    page::clear(k, page, pg::SWAPCACHE);
+    clear_key(k, page);
     info(k).set_total_swapcache(k, info(k).total_swapcache(k) - 1);
     space.set_nrpages(k, space.nrpages(k) - 1);
     entry
@@ -381,12 +449,12 @@ pub fn can_share_swap_page<K: Kernel>(k: K, page: Low<Page>) -> bool {
 
 /// exclusive_swap_page: in the cache, nobody else on the slot, the count still 2 under the tree lock.
 fn exclusive<K: Kernel>(k: K, page: Low<Page>) -> bool {
-    if !page::test(k, page, pg::SWAPCACHE) {
+    if !page::swap_cached(k, page) {
         return false;
     }
     let s = lock_both(k);
     let mut only = false;
-    if slot(k, page.private(k)).read(k) == 1 {
+    if slot(k, entry_of(k, page).0).read(k) == 1 {
         let space = swapper_space(k);
         let irq = k.irq_save();
         space.tree_lock(k).lock(k);
@@ -400,13 +468,10 @@ fn exclusive<K: Kernel>(k: K, page: Low<Page>) -> bool {
 
 /// remove_exclusive_swap_page: takes a locked page out of the cache if only the cache and the caller hold it.
 pub fn remove_exclusive_swap_page<K: Kernel>(k: K, page: Low<Page>) -> bool {
-    if !page::test(k, page, pg::SWAPCACHE)
-        || page::test(k, page, pg::WRITEBACK)
-        || page.count(k) != 2
-    {
+    if !page::swap_cached(k, page) || page::test(k, page, pg::WRITEBACK) || page.count(k) != 2 {
         return false;
     }
-    let entry = SwapEntry(page.private(k));
+    let entry = entry_of(k, page);
     let s = lock_both(k);
     let mut removed = false;
     if slot(k, entry.0).read(k) == 1 {
@@ -452,7 +517,7 @@ pub fn free_swap_and_cache<K: Kernel>(k: K, entry: SwapEntry) {
         return;
     }
     let one_user = page.count(k) == 2;
-    if page::test(k, page, pg::SWAPCACHE)
+    if page::swap_cached(k, page)
         && !page::test(k, page, pg::WRITEBACK)
         && (one_user || vm_swap_full(k))
     {
@@ -465,7 +530,7 @@ pub fn free_swap_and_cache<K: Kernel>(k: K, entry: SwapEntry) {
 
 /// free_page_and_swap_cache: drops a zapped pte's reference; an exclusive page leaves the swap cache first.
 pub fn free_page_and_swap_cache<K: Kernel>(k: K, page: Low<Page>) {
-    if page::test(k, page, pg::SWAPCACHE) && page::trylock_page(k, page) {
+    if page::swap_cached(k, page) && page::trylock_page(k, page) {
         remove_exclusive_swap_page(k, page);
         page::unlock_page(k, page);
     }
@@ -545,7 +610,7 @@ pub fn writepage<K: Kernel>(k: K, page: Low<Page>) {
         page::unlock_page(k, page);
         return;
     }
-    let entry = page.private(k);
+    let entry = entry_of(k, page).0;
     mod_page_state(k, State::PswpOut, 1);
     set_page_writeback(k, page);
     page::unlock_page(k, page);
@@ -557,10 +622,10 @@ pub fn writepage<K: Kernel>(k: K, page: Low<Page>) {
 /// slot, clean, out of the cache. False: somebody else holds it.
 pub fn write_and_drop<K: Kernel>(k: K, page: Low<Page>) -> bool {
     io::wait_on_page_writeback(k, page);
-    if !page::test(k, page, pg::SWAPCACHE) || page.count(k) != 2 {
+    if !page::swap_cached(k, page) || page.count(k) != 2 {
         return false;
     }
-    let entry = SwapEntry(page.private(k));
+    let entry = entry_of(k, page);
     if page::test_and_clear(k, page, pg::DIRTY) {
         k.transfer(Transfer {
             kind: TransferKind::SwapWrite as u32,

@@ -74,10 +74,10 @@ fn unuse_slot<K: Kernel>(k: K, entry: SwapEntry) -> Result<(), Errno> {
     page::lock_page(k, page);
     io::wait_on_page_writeback(k, page);
     let result = unuse_locked(k, entry, page);
-    if result.is_ok() && page::test(k, page, pg::SWAPCACHE) {
+    if result.is_ok() && page::swap_cached(k, page) {
         delete_from_swap_cache(k, page);
     }
-    if page.mapping(k) == 0 || page::test(k, page, pg::ANON) {
+    if page::is_anon(k, page) {
         page::set(k, page, pg::DIRTY);
     }
     page::unlock_page(k, page);

@@ -73,7 +73,7 @@ fn wait_listed<K: Kernel>(k: K, mapping: Low<Mapping>) {
     let l = lists::of(k, mapping);
     mapping.tree_lock(k).lock(k);
     while !l.locked_pages(k).is_empty(k) {
-        let page = lists::page_of(l.locked_pages(k).next(k));
+        let page = lists::page_of(k, l.locked_pages(k).next(k));
         k.probe(Probe::DirtyScanned);
         let to = if page::test(k, page, pg::DIRTY) {
             l.dirty_pages(k)

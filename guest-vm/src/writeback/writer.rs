@@ -266,9 +266,9 @@ fn next_listed<K: Kernel>(k: K, w: Low<Writer>) -> Step {
     let all = w.sync_mode(k) == Sync::All as u32;
     mapping.tree_lock(k).lock(k);
     while w.done(k) == 0 && !l.io_pages(k).is_empty(k) {
-        let page = lists::page_of(l.io_pages(k).prev(k));
+        let page = lists::page_of(k, l.io_pages(k).prev(k));
         k.probe(Probe::DirtyScanned);
-        lists::links(page).del(k);
+        lists::links(k, page).del(k);
         let dirty = page::test(k, page, pg::DIRTY);
         if page::test(k, page, pg::WRITEBACK) && !all {
             let to = if dirty {
@@ -276,14 +276,14 @@ fn next_listed<K: Kernel>(k: K, w: Low<Writer>) -> Step {
             } else {
                 l.locked_pages(k)
             };
-            lists::links(page).add_to(k, to);
+            lists::links(k, page).add_to(k, to);
             continue;
         }
         if !dirty {
-            lists::links(page).add_to(k, l.clean_pages(k));
+            lists::links(k, page).add_to(k, l.clean_pages(k));
             continue;
         }
-        lists::links(page).add_to(k, l.locked_pages(k));
+        lists::links(k, page).add_to(k, l.locked_pages(k));
         page::get_page(k, page);
         mapping.tree_lock(k).unlock(k);
         return found(k, w, page);

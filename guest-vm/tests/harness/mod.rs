@@ -11,7 +11,7 @@
     reason = "each test file uses a part of it"
 )]
 
-use guest_vm::axes::{Axes, BuildKind, CacheKind, PteKind, SplitKind};
+use guest_vm::axes::{Axes, BuildKind, CacheKind, PteKind, SplitKind, StructKind};
 use guest_vm::guest_struct::Layout;
 use guest_vm::kernel::{CopyDir, Flush, Half, Kernel, Planted};
 use guest_vm::layout::Frame;
@@ -34,6 +34,7 @@ pub trait Access: 'static {
     const PTE: PteKind = PteKind::Low;
     const BUILD: BuildKind = BuildKind::Smp;
     const CACHE: CacheKind = CacheKind::Tagged;
+    const STRUCTS: StructKind = StructKind::V2_6;
 }
 /// 3G/1G.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,25 @@ pub enum Listed {}
 impl Access for Listed {
     const SPLIT: SplitKind = SplitKind::G3G1;
     const CACHE: CacheKind = CacheKind::Lists;
+}
+
+/// 3G/1G, with a page cache of lists and the structures of 2.4.
+#[derive(Debug, Clone, Copy)]
+pub enum Old {}
+impl Access for Old {
+    const SPLIT: SplitKind = SplitKind::G3G1;
+    const CACHE: CacheKind = CacheKind::Lists;
+    const STRUCTS: StructKind = StructKind::V2_4;
+}
+
+/// 4G/4G as RHEL3: pte pages in high memory, a page cache of lists, the structures of 2.4.
+#[derive(Debug, Clone, Copy)]
+pub enum OldSplitHigh {}
+impl Access for OldSplitHigh {
+    const SPLIT: SplitKind = SplitKind::G4G4;
+    const PTE: PteKind = PteKind::High;
+    const CACHE: CacheKind = CacheKind::Lists;
+    const STRUCTS: StructKind = StructKind::V2_4;
 }
 
 const GIB4: usize = 1 << 32;
@@ -552,6 +572,7 @@ where
             pte: U::PTE,
             build: U::BUILD,
             page_cache: U::CACHE,
+            structs: U::STRUCTS,
         };
         let (page_offset, maxmem) = (axes.page_offset(), axes.maxmem());
         let low_frames = info.ram_frames.min(maxmem >> 12);

@@ -107,7 +107,7 @@ fn wrong_index() {
 #[test]
 fn unlinked_vma() {
     both(ANON_VMA_3G1G, "not on its anon_vma's list", |k, _, vma| {
-        let node = vma.rmap_fields::<anon_vma::VmaPart>().node(k);
+        let node = vma.rmap_fields::<_, anon_vma::VmaPart>(k).node(k);
         let (next, prev) = (node.next(k), node.prev(k));
         next.set_prev(k, prev);
         prev.set_next(k, next);

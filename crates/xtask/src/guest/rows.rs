@@ -1,6 +1,6 @@
 //! The table of guest images: what each is called, and with which features and link script it is built (decision D11).
 //!
-//! A name is `RMAP-SPLIT` and what else differs from the default, in this order: `-highpte`, `-lists`, `-up`. Every such name can be
+//! A name is `RMAP-SPLIT` and what else differs from the default, in this order: `-highpte`, `-lists`, `-v2_4`, `-up`. Every such name can be
 //! built; [`committed`] says which are committed.
 //!
 //! Invariant: one name, one image; `crates/machine/src/rows.rs` makes the same names from configurations.
@@ -85,7 +85,7 @@ const SPLITS: &[(&str, &str, &str)] = &[
 ];
 
 /// What may follow in a name, in this order; the feature has the same name.
-const MORE: &[&str] = &["highpte", "lists", "up"];
+const MORE: &[&str] = &["highpte", "lists", "v2_4", "up"];
 
 /// The row of a name, if it is one.
 pub(super) fn parse(name: &str) -> Option<Row> {
@@ -118,9 +118,13 @@ pub(super) fn parse(name: &str) -> Option<Row> {
 const COMMITTED_TOO: &[&str] = &[
     "swap_out-3g1g-lists",
     "swap_out-4g4g-lists",
+    "swap_out-3g1g-lists-v2_4",
+    "swap_out-4g4g-lists-v2_4",
     "pte_chain-3g1g-lists",
     "pte_chain-4g4g-lists",
     "pte_chain-4g4g-highpte-lists",
+    "pte_chain-3g1g-highpte-lists-v2_4",
+    "pte_chain-4g4g-highpte-lists-v2_4",
     "anon_vma-3g1g-lists",
     "anon_vma-4g4g-lists",
     "anon_vma-3g1g-up",
