@@ -5,7 +5,6 @@
 mod harness;
 mod workload;
 
-use guest_vm::check;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::rmap::anon_vma_chain::AnonVmaChain;
@@ -18,6 +17,7 @@ use guest_vm::rmap::pte_chain_v1::SingleChains;
 use guest_vm::rmap::swap_out::SwapOut;
 use harness::Access;
 use harness::Harness;
+use harness::cases;
 use harness::{Direct, DirectHigh, DirectUp, Listed, Old, OldSplitHigh, Split, SplitHigh};
 use lowmem_abi::boot::BootInfo;
 use proptest::prelude::*;
@@ -25,20 +25,7 @@ use workload::{Op, World, op};
 
 /// One random history.
 fn history<R: Scheme, U: Access>(info: BootInfo, ops: &[Op]) {
-    let mut w = World::<R, U>::new(info);
-    for (i, op) in ops.iter().enumerate() {
-        w.apply(op);
-        if let Err(v) = check::all(w.h.k) {
-            panic!("after operation {i}, {op:?}: {v:?}");
-        }
-    }
-    w.read_all();
-    check::all(w.h.k).expect("after reading everything");
-    w.wind_up();
-    check::all(w.h.k).expect("after the end");
-    let scan = check::scan(w.h.k).expect("scan");
-    assert!(scan.pages.is_empty(), "pages still mapped");
-    assert_eq!(guest_vm::swap::usage(w.h.k).1, 0, "swap slots leaked");
+    World::<R, U>::new(info).history(ops);
 }
 
 fn info<U: Access>(file_vmas: u32, chain_line: u32) -> BootInfo {
@@ -47,15 +34,6 @@ fn info<U: Access>(file_vmas: u32, chain_line: u32) -> BootInfo {
         chain_line,
         swap_slots: 256,
         ..Harness::<AnonVmaMap, U>::info(24)
-    }
-}
-
-fn cases(n: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases: n,
-        max_shrink_iters: 200,
-        failure_persistence: None,
-        ..ProptestConfig::default()
     }
 }
 

@@ -6,7 +6,6 @@
 mod harness;
 mod workload;
 
-use guest_vm::check;
 use guest_vm::page_alloc::{Gfp, ZoneKind, alloc_pages, zone};
 use guest_vm::reclaim::Version;
 use guest_vm::rmap::Scheme;
@@ -17,7 +16,7 @@ use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::rmap::pte_chain_dl::DoubleChains;
 use guest_vm::rmap::pte_chain_v1::SingleChains;
 use guest_vm::rmap::swap_out::SwapOut;
-use harness::{Access, Direct, Harness, Listed, Old, OldSplitHigh, Split};
+use harness::{Access, Direct, Harness, Listed, Old, OldSplitHigh, Split, cases};
 use lowmem_abi::boot::BootInfo;
 use lowmem_abi::owner::Owner;
 use proptest::prelude::*;
@@ -30,23 +29,6 @@ fn info<U: Access>(version: Version, file_vmas: u32) -> BootInfo {
         reclaim: version as u32,
         ..Harness::<AnonVmaMap, U>::info(24)
     }
-}
-
-/// One random history.
-fn history<R: Scheme, U: Access>(w: &mut World<R, U>, ops: &[Op]) {
-    for (i, op) in ops.iter().enumerate() {
-        w.apply(op);
-        if let Err(v) = check::all(w.h.k) {
-            panic!("after operation {i}, {op:?}: {v:?}");
-        }
-    }
-    w.read_all();
-    check::all(w.h.k).expect("after reading everything");
-    w.wind_up();
-    check::all(w.h.k).expect("after the end");
-    let scan = check::scan(w.h.k).expect("scan");
-    assert!(scan.pages.is_empty(), "pages still mapped");
-    assert_eq!(guest_vm::swap::usage(w.h.k).1, 0, "swap slots leaked");
 }
 
 /// Leaves only so many pages above the watermarks.
@@ -64,15 +46,6 @@ fn take_all_but<R: Scheme, U: Access>(w: &World<R, U>, pages: u32) {
     }
 }
 
-fn cases(n: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases: n,
-        max_shrink_iters: 300,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
-}
-
 macro_rules! schemes {
     ($($name:ident: $scheme:ty, $access:ty, $version:ident, $file_vmas:literal;)*) => {
         proptest! {
@@ -81,7 +54,7 @@ macro_rules! schemes {
             #[test]
             fn $name(ops in prop::collection::vec(pressure_op(), 1..120)) {
                 let mut w = World::<$scheme, $access>::new(info::<$access>(Version::$version, $file_vmas));
-                history(&mut w, &ops);
+                w.history(&ops);
             }
             )*
         }
@@ -99,7 +72,7 @@ macro_rules! schemes {
                         .into_iter()
                         .filter(|op| !matches!(op, Op::Lock { .. } | Op::SwapOff))
                         .collect();
-                    history(&mut w, &ops);
+                    w.history(&ops);
                 }
                 )*
             }

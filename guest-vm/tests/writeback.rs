@@ -19,7 +19,7 @@ use guest_vm::writeback::balance::dirty_limits;
 use guest_vm::writeback::sync::{filemap_fdatawait, start_fdatawrite};
 use guest_vm::writeback::writer::{self, Control, Patience, Phase, Step, Sync, phase};
 use guest_vm::writeback::{EXPIRE_MS, KUPDATE_MS, state};
-use harness::{Access, Direct, Harness, Listed, Split};
+use harness::{Access, Direct, Harness, Listed, Split, cases};
 use lowmem_abi::boot::{BootInfo, VECTOR_RESCHED};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
@@ -655,15 +655,6 @@ fn history<U: Access>(ops: &[Op]) {
     }
     w.wind_up();
     check::all(w.h.k).expect("at the end");
-}
-
-fn cases(n: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases: n,
-        max_shrink_iters: 200,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
 }
 
 proptest! {

@@ -24,6 +24,7 @@ use lowmem_abi::boot::{BootInfo, CpuStart};
 use lowmem_abi::layout as phys;
 use lowmem_abi::port::{ReportKind, Transfer, TransferKind, file_word};
 use lowmem_abi::probe::Probe;
+use proptest::prelude::ProptestConfig;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -747,4 +748,14 @@ pub type NoRmap = AnonVmaMap;
 /// Size of a layout in the image of `K`.
 pub fn size_of<T: Layout, K: Kernel>(k: K) -> u32 {
     T::size(k)
+}
+
+/// A property test of that many cases, without files beside the tests.
+pub fn cases(n: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: n,
+        max_shrink_iters: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }

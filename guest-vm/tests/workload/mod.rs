@@ -589,6 +589,23 @@ impl<R: Scheme, U: Access> World<R, U> {
         }
     }
 
+    /// One random history: all invariants after every operation, every word at the end, nothing left behind it.
+    pub fn history(&mut self, ops: &[Op]) {
+        for (i, op) in ops.iter().enumerate() {
+            self.apply(op);
+            if let Err(v) = check::all(self.h.k) {
+                panic!("after operation {i}, {op:?}: {v:?}");
+            }
+        }
+        self.read_all();
+        check::all(self.h.k).expect("after reading everything");
+        self.wind_up();
+        check::all(self.h.k).expect("after the end");
+        let scan = check::scan(self.h.k).expect("scan");
+        assert!(scan.pages.is_empty(), "pages still mapped");
+        assert_eq!(guest_vm::swap::usage(self.h.k).1, 0, "swap slots leaked");
+    }
+
     /// Reads everything every process may read.
     pub fn read_all(&mut self) {
         let pids: Vec<u32> = self.spaces.keys().copied().collect();
