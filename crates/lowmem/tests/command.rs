@@ -1,47 +1,17 @@
 //! The built command: exit codes and messages for good and bad input.
 
-use lowmem_trace::{Trace, TraceBuilder};
+mod common;
+
+use common::{bad, command, good, lowmem, small};
+use lowmem_trace::Trace;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn lowmem(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lowmem"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-/// Runs and expects exit code 0; returns stdout.
-fn good(args: &[&str]) -> String {
-    let out = lowmem(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(0), "{args:?}: {stderr}");
-    String::from_utf8(out.stdout).unwrap()
-}
-
-/// Runs and expects failure with `code`, one line on stderr and nothing on stdout; returns the line.
-fn bad(code: i32, args: &[&str]) -> String {
-    let out = lowmem(args);
-    let stderr = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(out.status.code(), Some(code), "{args:?}: {stderr}");
-    assert!(out.stdout.is_empty(), "{args:?}");
-    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
-    stderr.trim_end().to_owned()
-}
 
 /// A small trace in a temporary folder.
 fn trace() -> (tempfile::TempDir, PathBuf) {
-    let mut t = TraceBuilder::new("small");
-    let p = t.spawn();
-    let at = t.on(p).mmap_anon(64 * 4096);
-    t.on(p).write_pages(at, 64 * 4096).null_call();
-    let child = t.on(p).fork();
-    t.on(child).write_pages(at, 16 * 4096).exit();
-    t.on(p).wait(child).munmap(at, 64 * 4096).exit();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("small.lmt");
-    t.finish().save(&path).unwrap();
+    small().save(&path).unwrap();
     (dir, path)
 }
 
@@ -379,8 +349,7 @@ fn a_full_disk_is_exit_1() {
         .write(true)
         .open("/dev/full")
         .unwrap();
-    let out = Command::new(env!("CARGO_BIN_EXE_lowmem"))
-        .args(["presets", "show", "pentium4"])
+    let out = command(&["presets", "show", "pentium4"])
         .stdout(full)
         .output()
         .unwrap();

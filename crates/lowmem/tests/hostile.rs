@@ -2,54 +2,19 @@
 //!
 //! Every case ends with one line that names the file or option, the exit code of the design, and nothing half-written.
 
-use lowmem_trace::{Trace, TraceBuilder};
+mod common;
+
+use common::{bad, command, good, small};
+use lowmem_trace::Trace;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lowmem"));
-    command.args(args);
-    command
-}
-
-fn lowmem(args: &[&str]) -> Output {
-    command(args).output().unwrap()
-}
-
-/// Runs and expects failure with `code` and one line on stderr; returns the line.
-fn bad(code: i32, args: &[&str]) -> String {
-    let out = lowmem(args);
-    let stderr = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(out.status.code(), Some(code), "{args:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
-    assert!(out.stdout.is_empty(), "{args:?}");
-    stderr
-}
-
-fn good(args: &[&str]) -> String {
-    let out = lowmem(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(0), "{args:?}: {stderr}");
-    String::from_utf8(out.stdout).unwrap()
-}
+use std::process::{Command, Stdio};
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../traces")
         .join(name)
-}
-
-fn small() -> Trace {
-    let mut t = TraceBuilder::new("small");
-    let p = t.spawn();
-    let at = t.on(p).mmap_anon(64 * 4096);
-    t.on(p).write_pages(at, 64 * 4096).null_call();
-    let child = t.on(p).fork();
-    t.on(child).write_pages(at, 16 * 4096).exit();
-    t.on(p).wait(child).munmap(at, 64 * 4096).exit();
-    t.finish()
 }
 
 /// CRC-32 (IEEE 802.3), bit by bit.

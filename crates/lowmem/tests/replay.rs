@@ -1,16 +1,11 @@
 //! Replaying from the command line: results repeat byte for byte, can be read back, and survive Ctrl-C.
 
+mod common;
+
+use common::lowmem;
 use lowmem_trace::TraceBuilder;
 use serde_json::Value;
 use std::path::PathBuf;
-use std::process::{Command, Output};
-
-fn lowmem(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lowmem"))
-        .args(args)
-        .output()
-        .unwrap()
-}
 
 /// Runs and expects exit code 0 and silence on stderr; returns stdout.
 fn good(args: &[&str]) -> String {
