@@ -270,7 +270,8 @@ pub(crate) struct RunArgs {
     /// The interpreter; both count the same
     #[arg(long, value_name = "E", default_value = "fast")]
     pub(crate) engine: EngineArg,
-    /// Verify the guest's books against its page tables while running
+    /// Verify the guest's books against its page tables while running, and what the processes see at
+    /// the end, whatever it is, against a plain model of the trace
     #[arg(long)]
     pub(crate) check: bool,
     /// Configurations run at once

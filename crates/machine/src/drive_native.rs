@@ -260,16 +260,20 @@ fn bytes_of(parts: Parts) -> impl Iterator<Item = PhysAddr> {
         .flat_map(|(pa, n)| (0..n).map(move |i| pa.plus(u64::from(i))))
 }
 
-/// Up to four bytes as they are, more folded by [`emu_cpu::source::fold`].
 fn load(mem: &PhysMem, parts: Parts) -> u32 {
     if let [Some((pa, 4)), None] = parts {
         return mem.read_u32(pa);
     }
+    fold_bytes(bytes_of(parts).map(|pa| mem.read_u8(pa)))
+}
+
+/// Up to four bytes as they are, more folded by [`emu_cpu::source::fold`].
+pub(crate) fn fold_bytes(bytes: impl Iterator<Item = u8>) -> u32 {
     let mut value = 0;
     let mut word = 0u32;
     let mut n = 0;
-    for pa in bytes_of(parts) {
-        word |= u32::from(mem.read_u8(pa)) << (8 * (n & 3));
+    for byte in bytes {
+        word |= u32::from(byte) << (8 * (n & 3));
         n += 1;
         if n & 3 == 0 {
             value = if n == 4 {

@@ -40,15 +40,7 @@ impl Machine {
     /// The words of one address space, as owned by `owner`.
     pub fn hash_space(&self, owner: u32, mm: Low<Mm>, stack_top: u32) -> u128 {
         let mut sum = 0u128;
-        self.each_pte(mm, |va, pte, _| {
-            let words: Box<dyn Iterator<Item = (u32, u32)>> = if pte.present() {
-                match self.private_frame(pte) {
-                    Some(pfn) => Box::new(self.mem().page_words(pfn)),
-                    None => return,
-                }
-            } else {
-                self.swapped_words(pte)
-            };
+        self.each_private_page(mm, |va, words| {
             for (offset, word) in words {
                 let place = va + offset;
                 // The three words that a sysenter stub pushes.
@@ -62,6 +54,23 @@ impl Machine {
             }
         });
         sum
+    }
+
+    /// Calls `f(address, non-zero words)` for each page of `mm` that is no file's, present or swapped, ascending.
+    pub(crate) fn each_private_page(
+        &self,
+        mm: Low<Mm>,
+        mut f: impl FnMut(u32, &mut dyn Iterator<Item = (u32, u32)>),
+    ) {
+        self.each_pte(mm, |va, pte, _| {
+            if pte.present() {
+                if let Some(pfn) = self.private_frame(pte) {
+                    f(va, &mut self.mem().page_words(pfn));
+                }
+            } else if !pte.is_file() {
+                f(va, &mut self.slot_words(SwapEntry::of_pte(pte)));
+            }
+        });
     }
 
     /// Calls `f(address, pte, physical address of the pte)` for each non-zero user pte of `mm`, ascending.
@@ -114,13 +123,6 @@ impl Machine {
         (!has(pg::RESERVED) && !of_file).then_some(Pfn(pfn))
     }
 
-    fn swapped_words(&self, pte: Pte) -> Box<dyn Iterator<Item = (u32, u32)> + '_> {
-        if pte.is_file() {
-            return Box::new(std::iter::empty());
-        }
-        self.slot_words(SwapEntry::of_pte(pte))
-    }
-
     /// The words of a slot: from the swap cache, or from the device.
     fn slot_words(&self, entry: SwapEntry) -> Box<dyn Iterator<Item = (u32, u32)> + '_> {
         let k = self.k;
@@ -138,14 +140,23 @@ impl Machine {
 
     /// The words of all pages of files and shared objects that differ from what the device first had.
     pub fn hash_objects(&self) -> u128 {
-        let k = self.k;
         let mut sum = 0u128;
-        let mut fold = |file: u32, index: u32, words: &mut dyn Iterator<Item = (u32, u32)>| {
+        self.each_changed_object_page(|file, index, words| {
             for (offset, word) in words {
                 let place = u64::from(index) * 4096 + u64::from(offset);
                 sum = sum.wrapping_add(word_hash(OBJECTS + u64::from(file), place, word));
             }
-        };
+        });
+        sum
+    }
+
+    /// Calls `f(file, page, non-zero words)` for each page of a file that differs from what the device first had, and each of a
+    /// shared object that has ever been there.
+    pub(crate) fn each_changed_object_page(
+        &self,
+        mut fold: impl FnMut(u32, u32, &mut dyn Iterator<Item = (u32, u32)>),
+    ) {
+        let k = self.k;
         let changed = |file: u32, index: u32, pfn: Pfn| {
             !self.mem().page_words(pfn).eq(synthetic_words(file, index))
         };
@@ -189,7 +200,6 @@ impl Machine {
                 });
             }
         });
-        sum
     }
 }
 

@@ -44,6 +44,7 @@ pub mod machine;
 pub mod mailbox;
 pub mod measure;
 pub mod native;
+pub mod plain;
 pub mod replay;
 pub mod replayer;
 pub mod rows;

@@ -10,6 +10,7 @@ use crate::error::{MachineError, describe};
 use crate::identity::{DeadTasks, KeptMemory};
 use crate::image::{Image, ImageError};
 use crate::machine::{CpuFacts, Eviction, Machine, want_of_memory};
+use crate::plain::Plain;
 use crate::replayer::{Pause, PauseAfter, ReplayError, Replayer};
 use emu_cpu::{Engine, Via};
 use lowmem_abi::probe::Probe;
@@ -203,6 +204,8 @@ struct Run<'a> {
     host_peak: u64,
     next_doubling: u64,
     peak_digest: Option<u128>,
+    /// What processes must see, if it is checked.
+    plain: Option<Plain>,
 }
 
 /// How the trace ended.
@@ -241,10 +244,24 @@ impl<'a> Run<'a> {
             host_peak: 0,
             next_doubling: 1,
             peak_digest: None,
+            plain: (options.check != Check::Off).then(|| Plain::new(trace, options.assumptions)),
         })
     }
 
+    /// Runs to the end, and compares with the plain model whatever the outcome is.
     fn go(&mut self) -> Result<Ending, MachineError> {
+        let ending = self.run()?;
+        if let Some(mut plain) = self.plain.take() {
+            let same = self.machine.check_against(&mut plain, &self.replayer);
+            same.map_err(|reason| MachineError::Check {
+                operation: self.replayer.operation(),
+                reason: format!("{}, but memory is lost: {reason}", ending.outcome.name()),
+            })?;
+        }
+        Ok(ending)
+    }
+
+    fn run(&mut self) -> Result<Ending, MachineError> {
         self.replayer.pause_after = match self.options.check {
             Check::Doubling | Check::Every => PauseAfter::Every,
             Check::Off => PauseAfter::Operation(self.peak_op),

@@ -29,8 +29,10 @@ use std::collections::VecDeque;
 
 mod effects;
 mod expand;
+mod state;
 mod touched;
 
+pub use state::Position;
 pub use touched::Touch;
 
 /// Bytes fetched for an instruction whose length was not recorded: an assumption (mean of i386 code, 3 to 4).
@@ -451,11 +453,9 @@ impl Replayer {
         }
     }
 
-    fn area(&self, va: u32) -> Option<Area> {
-        self.model
-            .mm(self.current)
-            .and_then(|mm| mm.space.find(u64::from(va)))
-            .copied()
+    /// The mapping of the running task that holds `va`, as it is after the operation at hand.
+    pub(crate) fn area(&self, va: u32) -> Option<Area> {
+        self.area_of(self.current, va)
     }
 
     fn wants_pause(&self, op: u64) -> bool {
