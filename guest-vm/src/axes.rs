@@ -93,6 +93,15 @@ pub enum Era {
     V2_6_7,
 }
 
+/// How many frames a page has ([`crate::cluster`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterKind {
+    /// One: the shift is the constant 0.
+    Single,
+    /// 2^shift, a boot parameter.
+    Clustered,
+}
+
 /// One value of each axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Axes {
@@ -108,6 +117,8 @@ pub struct Axes {
     pub pte: PteKind,
     /// Structures.
     pub structs: StructKind,
+    /// Page clustering.
+    pub cluster: ClusterKind,
 }
 
 impl Axes {
@@ -119,6 +130,7 @@ impl Axes {
         build: BuildKind::Smp,
         pte: PteKind::Low,
         structs: StructKind::V2_6,
+        cluster: ClusterKind::Single,
     };
 
     /// What this image was compiled for.
@@ -172,6 +184,11 @@ impl Axes {
             } else {
                 StructKind::V2_6
             },
+            cluster: if cfg!(feature = "clustered") {
+                ClusterKind::Clustered
+            } else {
+                ClusterKind::Single
+            },
         }
     }
 
@@ -209,13 +226,28 @@ impl Axes {
         }
     }
 
-    /// Start of the kmap window of 512 slots; everything above is slots.
+    /// Start of the kmap window of 512 slots; everything above is slots. Slots of clustered pages lie below the window of
+    /// single frames: room for the largest page.
     #[inline(always)]
     pub const fn pkmap_base(self) -> u32 {
-        if self.two_tables() {
+        let base = if self.two_tables() {
             0xff00_0000
         } else {
             0xff80_0000
+        };
+        match self.cluster {
+            ClusterKind::Single => base,
+            ClusterKind::Clustered => base - (17 << 21),
+        }
+    }
+
+    /// The same where pages have 2^`shift` frames. The kmap window grows by that factor at the cost of the direct map, as pgcl's
+    /// did (at shift 4 its MAXMEM was 834 MB of 896: one window of kmap_atomic for each of many CPUs; here 32 MB go).
+    #[inline(always)]
+    pub const fn maxmem_of(self, shift: u32) -> u32 {
+        match self.cluster {
+            ClusterKind::Single => self.maxmem(),
+            ClusterKind::Clustered => self.maxmem() - (1 << (21 + shift)),
         }
     }
 

@@ -9,6 +9,7 @@
 
 use crate::arch::{self, ArchRoot, GDT_BYTES, IDT_BYTES, SYSENTER_RETURN, SYSENTER_STACK, arch};
 use crate::bug_on;
+use crate::cluster;
 use crate::guest_struct;
 use crate::kernel::Kernel;
 use crate::kmap::{self, FIX_VSYSCALL, LAST_PKMAP, fix_to_virt, pkmap_base};
@@ -27,7 +28,7 @@ use lowmem_abi::port::ReportKind;
 
 guest_struct! {
     /// [`BootInfo`] as the guest reads it.
-    pub struct Info [K] size 112;
+    pub struct Info [K] size 116;
     at 0 => word magic, set_magic: u32;
     at 4 => word ram_frames, set_ram_frames: u32;
     at 8 => word image_end_frame, set_image_end_frame: u32;
@@ -46,6 +47,7 @@ guest_struct! {
     at 100 => word reclaim, set_reclaim: u32;
     at 104 => word anon_vma_reuse, set_anon_vma_reuse: u32;
     at 108 => word nonlinear, set_nonlinear: u32;
+    at 112 => word cluster, set_cluster: u32;
 }
 
 guest_struct! {
@@ -101,6 +103,25 @@ impl Bootmem {
     }
 }
 
+impl Bootmem {
+    /// Leaves frames until a page begins.
+    fn align<K: Kernel>(&mut self, k: K) {
+        self.next_pfn = page_up(k, self.next_pfn);
+    }
+}
+
+/// The first frame of a page, this one or behind it.
+#[inline(always)]
+fn page_up<K: Kernel>(k: K, pfn: u32) -> u32 {
+    (pfn + cluster::mmu_count(k) - 1) & !(cluster::mmu_count(k) - 1)
+}
+
+/// The first frame of the page this frame is in.
+#[inline(always)]
+fn page_down<K: Kernel>(k: K, pfn: u32) -> u32 {
+    pfn & !(cluster::mmu_count(k) - 1)
+}
+
 /// Where boot put things, in frames.
 struct Plan {
     max_pfn: u32,
@@ -131,10 +152,14 @@ pub fn boot_core<K: Kernel>(k: K) {
         i.stack_bytes(k) != arch::THREAD_SIZE,
         i.stack_bytes(k)
     );
-    let maxmem = k.axes().maxmem() >> 12;
-    let max_pfn = i.ram_frames(k);
-    let max_low_pfn = if max_pfn < maxmem { max_pfn } else { maxmem };
     let n = node(k);
+    if cluster::clustered(k) {
+        bug_on!(k, Boot, i.cluster(k) > cluster::MAX_SHIFT, i.cluster(k));
+        n.set_mmu_shift(k, i.cluster(k));
+    }
+    let maxmem = k.axes().maxmem_of(cluster::mmu_shift(k)) >> 12;
+    let max_pfn = page_down(k, i.ram_frames(k));
+    let max_low_pfn = if max_pfn < maxmem { max_pfn } else { maxmem };
     n.set_max_pfn(k, max_pfn);
     n.set_max_low_pfn(k, max_low_pfn);
     n.set_l1_line(k, i.chain_line(k));
@@ -152,7 +177,9 @@ pub fn boot_core<K: Kernel>(k: K) {
     let slab_start = bootmem.next_pfn - slab_pages;
 
     zones_init(k, &mut bootmem);
-    let mem_map_pages = (max_pfn * page_struct_bytes(k)).div_ceil(PAGE_SIZE);
+    bootmem.align(k);
+    let struct_pages = max_pfn >> cluster::mmu_shift(k);
+    let mem_map_pages = page_up(k, (struct_pages * page_struct_bytes(k)).div_ceil(PAGE_SIZE));
     let dma_end = zone_bounds(k, ZoneKind::Dma).1;
     // Goal of boot allocations: above the DMA zone.
     let goal = if bootmem.next_pfn > dma_end {
@@ -227,13 +254,24 @@ fn paging_init<K: Kernel>(k: K, bootmem: &mut Bootmem, max_low_pfn: u32) {
         set_kernel_pmd(k, va, (pfn << 12) | large);
         pfn += 512;
     }
-    let pkmap = bootmem.take_clear(k);
-    root.set_pkmap_pte(k, pkmap);
-    set_kernel_pmd(
-        k,
-        pkmap_base(k),
-        pkmap.wrapping_sub(k.page_offset()) | TABLE,
-    );
+    let tables = if cluster::clustered(k) {
+        kmap::cluster_tables(k)
+    } else {
+        1
+    };
+    let mut i = 0;
+    while i < tables {
+        let pkmap = bootmem.take_clear(k);
+        if i == 0 {
+            root.set_pkmap_pte(k, pkmap);
+        }
+        set_kernel_pmd(
+            k,
+            pkmap_base(k) + (i << 21),
+            pkmap.wrapping_sub(k.page_offset()) | TABLE,
+        );
+        i += 1;
+    }
     let fixmap = bootmem.take_clear(k);
     root.set_fixmap_pte(k, fixmap);
     set_kernel_pmd(
@@ -297,8 +335,9 @@ fn zones_init<K: Kernel>(k: K, bootmem: &mut Bootmem) {
         zone.lru_lock(k).init(k);
         zone.set_kind(k, kind as u32);
         zone.set_zone_start_pfn(k, start);
-        zone.set_spanned_pages(k, end - start);
-        zone.set_present_pages(k, end - start);
+        let span = (end - start) >> cluster::mmu_shift(k);
+        zone.set_spanned_pages(k, span);
+        zone.set_present_pages(k, span);
         zone.set_free_pages(k, 0);
         zone.active_list(k).init(k);
         zone.inactive_list(k).init(k);
@@ -309,7 +348,7 @@ fn zones_init<K: Kernel>(k: K, bootmem: &mut Bootmem) {
         while order < MAX_ORDER {
             let area = zone.free_area(k, order);
             area.free_list(k).init(k);
-            let bits = (end - start).div_ceil(2 << order);
+            let bits = span.div_ceil(2 << order);
             let pages = (bits / 8 + 8).div_ceil(PAGE_SIZE);
             // A bitmap of few bytes shares nothing with others here: a page each costs at most 33 pages.
             let map = bootmem.take(k, pages);
@@ -328,7 +367,7 @@ fn zones_init<K: Kernel>(k: K, bootmem: &mut Bootmem) {
 fn mem_map_init<K: Kernel>(k: K, plan: &Plan) {
     let (boot, image) = (Owner::Boot, Owner::KernelImage);
     reserve(k, (0, ROOT_END >> 12), boot);
-    init_pages(k, (ROOT_END >> 12, 0xa0), 0);
+    init_pages(k, (page_up(k, ROOT_END >> 12), 0xa0), 0);
     reserve(k, (0xa0, IMAGE >> 12), boot);
     reserve(k, (IMAGE >> 12, plan.image_end), image);
     reserve(k, (plan.image_end, plan.slab_start), boot);
@@ -341,10 +380,13 @@ fn mem_map_init<K: Kernel>(k: K, plan: &Plan) {
         let zone = zone::zone(k, kind);
         zone.set_zone_mem_map(k, pfn_to_page(k, zone.zone_start_pfn(k)).va());
     }
-    node(k).set_totalhigh_pages(k, plan.max_pfn - plan.max_low_pfn);
+    let high = plan.max_pfn - plan.max_low_pfn;
+    node(k).set_totalhigh_pages(k, high >> cluster::mmu_shift(k));
 }
 
 fn reserve<K: Kernel>(k: K, range: (u32, u32), owner: Owner) {
+    // A page with a frame in use is in use; of two owners the later has it.
+    let range = (page_down(k, range.0), page_up(k, range.1));
     init_pages(
         k,
         range,
@@ -374,7 +416,7 @@ fn init_pages<K: Kernel>(k: K, (from, to): (u32, u32), flags: u32) {
             page.set_index(k, 0);
             page.lru(k).init(k);
             page = page.field(page_struct_bytes(k));
-            pfn += 1;
+            pfn += cluster::mmu_count(k);
         }
     }
 }
@@ -382,7 +424,7 @@ fn init_pages<K: Kernel>(k: K, (from, to): (u32, u32), flags: u32) {
 /// Hands everything that is not reserved to the buddy allocator (free_all_bootmem and the highmem loop), by blocks.
 fn free_all<K: Kernel>(k: K, plan: &Plan) {
     let ranges = [
-        (ROOT_END >> 12, 0xa0),
+        (page_up(k, ROOT_END >> 12), 0xa0),
         (plan.boot_end, plan.mem_map),
         (plan.mem_map_end, plan.max_pfn),
     ];
@@ -393,17 +435,19 @@ fn free_all<K: Kernel>(k: K, plan: &Plan) {
             let from = if from > start { from } else { start };
             let to = if to < end { to } else { end };
             if from < to {
-                total += to - from;
-                free_range(k, zone::zone(k, kind), (from, to));
+                let shift = cluster::mmu_shift(k);
+                let pages = (from >> shift, to >> shift);
+                total += pages.1 - pages.0;
+                free_range(k, zone::zone(k, kind), pages);
             }
         }
     }
     node(k).set_totalram_pages(k, total);
 }
 
-/// Frees a range of one zone: ragged ends by their natural blocks, whole blocks of the largest order in seeded order.
+/// Frees a range of one zone, in pages: ragged ends by their natural blocks, whole blocks of the largest order in seeded order.
 fn free_range<K: Kernel>(k: K, zone: Low<Zone>, (from, to): (u32, u32)) {
-    let base = zone.zone_start_pfn(k);
+    let base = zone.zone_start_pfn(k) >> cluster::mmu_shift(k);
     let block = 1 << (MAX_ORDER - 1);
     let first_whole = base + ((from - base).next_multiple_of(block));
     let last_whole = base + ((to - base) & !(block - 1));
@@ -418,8 +462,8 @@ fn free_range<K: Kernel>(k: K, zone: Low<Zone>, (from, to): (u32, u32)) {
     let mut i = 0;
     let mut at = offset;
     while i < n {
-        let pfn = first_whole + at * block;
-        buddy::free_block(k, zone, pfn_to_page(k, pfn), MAX_ORDER - 1);
+        let page = first_whole + at * block;
+        buddy::free_block(k, zone, nth_page(k, page), MAX_ORDER - 1);
         at += step;
         if at >= n {
             at -= n;
@@ -429,19 +473,25 @@ fn free_range<K: Kernel>(k: K, zone: Low<Zone>, (from, to): (u32, u32)) {
 }
 
 fn free_ragged<K: Kernel>(k: K, zone: Low<Zone>, (from, to): (u32, u32)) {
-    let base = zone.zone_start_pfn(k);
-    let mut pfn = from;
-    while pfn < to {
+    let base = zone.zone_start_pfn(k) >> cluster::mmu_shift(k);
+    let mut page = from;
+    while page < to {
         let mut order = 0;
         while order < MAX_ORDER - 1
-            && (pfn - base) & ((2 << order) - 1) == 0
-            && pfn + (2 << order) <= to
+            && (page - base) & ((2 << order) - 1) == 0
+            && page + (2 << order) <= to
         {
             order += 1;
         }
-        buddy::free_block(k, zone, pfn_to_page(k, pfn), order);
-        pfn += 1 << order;
+        buddy::free_block(k, zone, nth_page(k, page), order);
+        page += 1 << order;
     }
+}
+
+/// A page by its number.
+#[inline(always)]
+fn nth_page<K: Kernel>(k: K, n: u32) -> Low<crate::layout::Page> {
+    pfn_to_page(k, n << cluster::mmu_shift(k))
 }
 
 /// Step and start of a walk that visits 0..n once each: 1 and 0 for seed 0.

@@ -10,6 +10,7 @@ mod cache;
 mod lru;
 mod trees;
 
+use crate::cluster;
 use crate::guest_struct::Word;
 use crate::kernel::Kernel;
 use crate::layout::{Mm, Page, Vma, pg};
@@ -33,6 +34,8 @@ pub enum Violation {
     Mapcount { pfn: u32, scheme: u32, scan: u32 },
     /// 1: pages mapped, by counter and by scan.
     NrMapped { counter: u32, scan: u32 },
+    /// A pte that shows, or names of a slot, another sub-page than belongs there.
+    SubPage { mm: u32, addr: u32, pte: u64 },
     /// 2: present ptes on non-reserved pages.
     Rss { mm: u32, rss: u32, scan: u32 },
     /// A pte outside every vma.
@@ -147,7 +150,8 @@ pub fn each_pte<K: Kernel>(k: K, mm: Low<Mm>, mut f: impl FnMut(Mapper)) -> u32 
             if e as u32 & PRESENT == 0 || e as u32 & PSE != 0 {
                 continue;
             }
-            tables += 1;
+            // A page of several frames is as many tables, the first always there.
+            tables += (cluster::sub_of(k, i) == 0) as u32;
             let table = Pte(e).pfn();
             for j in 0..512u32 {
                 let (low, high) = (k.frame_word(table, j * 8), k.frame_word(table, j * 8 + 4));
@@ -175,7 +179,7 @@ pub fn mappers<K: Kernel>(k: K, page: Low<Page>, mut f: impl FnMut(Mapper)) {
     let pfn = page_to_pfn(k, page);
     each_mm(k, |mm| {
         each_pte(k, mm, |m| {
-            if Pte(m.pte).present() && Pte(m.pte).pfn() == pfn {
+            if Pte(m.pte).present() && first_frame(k, Pte(m.pte).pfn()) == pfn {
                 f(m);
             }
         });
@@ -215,6 +219,13 @@ pub fn scan<K: Kernel>(k: K) -> Result<Scan, Violation> {
                 return;
             };
             let pte = Pte(m.pte);
+            if !sub_belongs(k, vma, m.addr, pte) {
+                bad.get_or_insert(Violation::SubPage {
+                    mm: m.mm,
+                    addr: m.addr,
+                    pte: m.pte,
+                });
+            }
             if !pte.present() {
                 if !pte.is_file() {
                     *s.slots.entry(SwapEntry::of_pte(pte).0).or_default() += 1;
@@ -230,7 +241,10 @@ pub fn scan<K: Kernel>(k: K) -> Result<Scan, Violation> {
             }
             if pfn_valid(k, pte.pfn()) && !reserved(k, pte.pfn()) {
                 rss += 1;
-                s.pages.entry(pte.pfn()).or_default().push(m);
+                s.pages
+                    .entry(first_frame(k, pte.pfn()))
+                    .or_default()
+                    .push(m);
             }
         });
         if rss != mm.rss(k) {
@@ -256,6 +270,24 @@ pub fn scan<K: Kernel>(k: K) -> Result<Scan, Violation> {
     match bad {
         Some(v) => Err(v),
         None => Ok(s),
+    }
+}
+
+/// First frame of the page with this one.
+fn first_frame<K: Kernel>(k: K, pfn: u32) -> u32 {
+    pfn & !(cluster::mmu_count(k) - 1)
+}
+
+/// Whether a pte shows the sub-page that belongs at its page offset; a nonlinear vma may show any.
+fn sub_belongs<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, pte: Pte) -> bool {
+    if vma.flags(k) & crate::layout::vm::NONLINEAR != 0 {
+        return true;
+    }
+    let wanted = cluster::sub_of(k, cluster::linear_pgoff(k, vma, addr));
+    if pte.present() {
+        reserved(k, pte.pfn()) || cluster::sub_of(k, pte.pfn()) == wanted
+    } else {
+        pte.is_file() || SwapEntry::sub_of_pte(pte) == wanted
     }
 }
 
@@ -298,7 +330,7 @@ pub fn all<K: Kernel>(k: K) -> Result<(), Violation> {
 pub fn one_page<K: Kernel>(k: K, page: Low<Page>, ptes: &[Mapper]) -> Result<(), Violation> {
     let pfn = page_to_pfn(k, page);
     let scheme = K::Rmap::mapcount(k, page);
-    let scan = ptes.len() as u32;
+    let scan = K::Rmap::counted(k, page, ptes);
     if K::Rmap::counts(k) && scheme != scan {
         return Err(Violation::Mapcount { pfn, scheme, scan });
     }
@@ -320,7 +352,7 @@ pub fn one_page<K: Kernel>(k: K, page: Low<Page>, ptes: &[Mapper]) -> Result<(),
 fn pages<K: Kernel>(k: K, s: &Scan, vectors: &BTreeMap<u32, u32>) -> Result<(), Violation> {
     let mut mapped = 0;
     let none = Vec::new();
-    for pfn in 0..zone::node(k).max_pfn(k) {
+    for pfn in frames(k) {
         let page = pfn_to_page(k, pfn);
         let ours = matches!(owner(k, page), Some(Owner::User | Owner::PageCache));
         if !ours || page::test(k, page, pg::RESERVED) {
@@ -363,6 +395,11 @@ fn pages<K: Kernel>(k: K, s: &Scan, vectors: &BTreeMap<u32, u32>) -> Result<(), 
     Ok(())
 }
 
+/// The first frame of each page.
+pub fn frames<K: Kernel>(k: K) -> impl Iterator<Item = u32> {
+    (0..zone::node(k).max_pfn(k)).step_by(cluster::mmu_count(k) as usize)
+}
+
 /// A page has PG_writeback exactly while it is in the queue.
 fn writes<K: Kernel>(k: K) -> Result<(), Violation> {
     let q = crate::io::queue(k);
@@ -376,7 +413,7 @@ fn writes<K: Kernel>(k: K) -> Result<(), Violation> {
             });
         }
     }
-    for pfn in 0..zone::node(k).max_pfn(k) {
+    for pfn in frames(k) {
         let flagged = page::test(k, pfn_to_page(k, pfn), pg::WRITEBACK);
         if flagged != under_way.contains(&pfn) {
             return Err(Violation::Writes {

@@ -13,11 +13,12 @@
 
 use crate::bug_on;
 use crate::clock::now_ms;
+use crate::cluster;
 use crate::guest_struct;
 use crate::kernel::Kernel;
 use crate::layout::{Page, pg};
 use crate::page;
-use crate::page_alloc::{self, page_to_pfn};
+use crate::page_alloc;
 use crate::page_cache::track;
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
@@ -26,15 +27,21 @@ use crate::sched;
 use crate::task::current;
 use crate::writeback::writer::stops_when_congested;
 use crate::writeback::{state, wake};
-use lowmem_abi::port::{Transfer, TransferKind};
+use lowmem_abi::port::TransferKind;
 use lowmem_abi::probe::Probe;
 
 /// Requests a queue holds (BLKDEV_MAX_RQ).
 pub const MAX_REQUESTS: u32 = 128;
 /// Requests at which it counts as congested (queue_congestion_on_threshold): 128 - 128/8 + 1.
 const CONGESTED: u32 = 113;
-/// Pages of the largest request: MAX_SECTORS is 255 sectors of 512 bytes, so 31 whole pages.
-const REQUEST_PAGES: u32 = 31;
+/// Frames of the largest request: MAX_SECTORS is 255 sectors of 512 bytes, so 31 whole frames.
+const REQUEST_FRAMES: u32 = 31;
+
+/// Pages of the largest request.
+#[inline(always)]
+fn request_pages<K: Kernel>(k: K) -> u32 {
+    REQUEST_FRAMES >> cluster::mmu_shift(k)
+}
 /// Pages that all requests may have.
 const RING: u32 = 1024;
 
@@ -85,7 +92,7 @@ pub fn init<K: Kernel>(k: K) {
 #[inline(always)]
 pub fn congested<K: Kernel>(k: K) -> bool {
     let q = queue(k);
-    q.requests(k) >= CONGESTED || q.nr(k) >= RING - REQUEST_PAGES
+    q.requests(k) >= CONGESTED || q.nr(k) >= RING - REQUEST_FRAMES
 }
 
 /// submit_bio of one page that is under writeback: to slot or file page `index`.
@@ -103,15 +110,10 @@ pub fn submit_write<K: Kernel>(
         io_schedule(k);
         complete_all(k);
     }
-    k.transfer(Transfer {
-        kind: kind as u32,
-        pfn: page_to_pfn(k, page),
-        file,
-        index,
-    });
+    cluster::transfer(k, kind, page, (file, index));
     let nr = q.nr(k);
     let merges = nr != 0
-        && q.last_pages(k) < REQUEST_PAGES
+        && q.last_pages(k) < request_pages(k)
         && q.last_kind(k) == kind as u32
         && q.last_file(k) == file
         && q.last_index(k).wrapping_add(1) == index;

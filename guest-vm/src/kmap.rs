@@ -8,6 +8,7 @@
 
 use crate::arch::{ArchRoot, arch};
 use crate::bug_on;
+use crate::cluster;
 use crate::guest_struct;
 use crate::kernel::{Half, Kernel};
 use crate::layout::{Page, pg};
@@ -80,8 +81,54 @@ pub const fn fix_to_virt(index: u32) -> u32 {
 pub fn pkmap_base<K: Kernel>(k: K) -> u32 {
     k.axes().pkmap_base()
 }
-/// Slots of the kmap window: one page-table page.
+/// Slots of the kmap window: one page-table page, or with clustered pages one for each frame of a page.
 pub const LAST_PKMAP: u32 = 512;
+
+/// Page tables of the window that clustered kernels have instead: that for kmap, and one for kmap_atomic, whose slots grow by the same
+/// factor and do not fit the fixmap's table any more.
+pub fn cluster_tables<K: Kernel>(k: K) -> u32 {
+    cluster::mmu_count(k) + 1
+}
+
+/// The pte of an address in a clustered kernel's window, whose tables lie one behind the other.
+#[inline(always)]
+fn window_pte<K: Kernel>(k: K, va: u32) -> Kmapped {
+    Kmapped(arch(k).pkmap_pte(k) + ((va - pkmap_base(k)) >> 12) * 8)
+}
+
+/// Address of the slot `ty` of a clustered kernel.
+#[inline(always)]
+fn cluster_slot<K: Kernel>(k: K, ty: KmType) -> u32 {
+    pkmap_base(k) + ((LAST_PKMAP + ty as u32) << (12 + cluster::mmu_shift(k)))
+}
+
+/// Shows every frame of a page at `va` of the window.
+fn map_frames<K: Kernel>(k: K, va: u32, pfn: u32) {
+    let mut i = 0;
+    while i < cluster::mmu_count(k) {
+        let pte = Pte::new(pfn + i, kmap_prot(k));
+        set_pte(k, window_pte(k, va + (i << 12)), pte);
+        k.slot_mapped(va + (i << 12), pfn + i);
+        i += 1;
+    }
+}
+
+/// kmap_atomic of a clustered page: all its frames; 4G/4G not if the slot shows it already.
+#[inline]
+fn kmap_atomic_frames<K: Kernel>(k: K, page: Low<Page>, ty: KmType) -> Kmapped {
+    let (va, pfn) = (cluster_slot(k, ty), page_to_pfn(k, page));
+    let first = Pte::new(pfn, kmap_prot(k));
+    if k.two_tables() && k.pte_read(window_pte(k, va)) == first.0 {
+        return Kmapped(va);
+    }
+    map_frames(k, va, pfn);
+    let mut i = 0;
+    while i < cluster::mmu_count(k) {
+        tlb::flush_tlb_one(k, va + (i << 12));
+        i += 1;
+    }
+    Kmapped(va)
+}
 
 /// kmap_prot: present, writable, accessed, dirty; the real one is global where PGE is, the slots are flushed one by one.
 fn kmap_prot<K: Kernel>(k: K) -> Prot {
@@ -110,6 +157,9 @@ pub fn kmap_atomic<K: Kernel>(k: K, page: Low<Page>, ty: KmType) -> Kmapped {
         return Kmapped(va);
     }
     k.probe(Probe::KmapAtomic);
+    if cluster::clustered(k) {
+        return kmap_atomic_frames(k, page, ty);
+    }
     let va = slot_va(k, ty);
     map_slot(k, va, Pte::new(page_to_pfn(k, page), kmap_prot(k)));
     Kmapped(va)
@@ -140,7 +190,11 @@ pub fn kmap_atomic_to_phys<K: Kernel>(k: K, at: Kmapped) -> u64 {
     if at.0 < pkmap_base(k) {
         return u64::from(at.0.wrapping_sub(k.page_offset()));
     }
-    let slot = Kmapped(arch(k).fixmap_pte(k).wrapping_add(((at.0 >> 12) & 511) * 8));
+    let slot = if cluster::clustered(k) && at.0 - pkmap_base(k) < cluster_tables(k) << 21 {
+        window_pte(k, at.0)
+    } else {
+        Kmapped(arch(k).fixmap_pte(k).wrapping_add(((at.0 >> 12) & 511) * 8))
+    };
     (u64::from(Pte(k.pte_read(slot)).pfn()) << 12) | u64::from(at.0 & 0xfff)
 }
 
@@ -264,7 +318,11 @@ fn clear_window_address<K: Kernel>(k: K, page: Low<Page>) {
 
 #[inline(always)]
 fn pkmap_pte<K: Kernel>(k: K, i: u32) -> Kmapped {
-    Kmapped(arch(k).pkmap_pte(k).wrapping_add(i * 8))
+    Kmapped(
+        arch(k)
+            .pkmap_pte(k)
+            .wrapping_add(i << (3 + cluster::mmu_shift(k))),
+    )
 }
 
 /// Maps a page into the kmap window (kmap, kmap_high); a low page at its direct address.
@@ -280,7 +338,7 @@ pub fn kmap<K: Kernel>(k: K, page: Low<Page>) -> Kmapped {
         Some(va) => va,
         None => map_new(k, page),
     };
-    let i = (va - pkmap_base(k)) >> 12;
+    let i = (va - pkmap_base(k)) >> (12 + cluster::mmu_shift(k));
     pk.set_count(k, i, pk.count(k, i) + 1);
     bug_on!(k, Kmap, pk.count(k, i) < 2, va);
     pk.lock(k).unlock(k);
@@ -305,10 +363,14 @@ fn map_new<K: Kernel>(k: K, page: Low<Page>) -> u32 {
         left -= 1;
         bug_on!(k, Kmap, left == 0);
     }
-    let va = pkmap_base(k) + (i << 12);
-    let pte = Pte::new(page_to_pfn(k, page), kmap_prot(k));
-    set_pte(k, pkmap_pte(k, i), pte);
-    k.slot_mapped(va, pte.pfn());
+    let va = pkmap_base(k) + (i << (12 + cluster::mmu_shift(k)));
+    if cluster::clustered(k) {
+        map_frames(k, va, page_to_pfn(k, page));
+    } else {
+        let pte = Pte::new(page_to_pfn(k, page), kmap_prot(k));
+        set_pte(k, pkmap_pte(k, i), pte);
+        k.slot_mapped(va, pte.pfn());
+    }
     pk.set_count(k, i, 1);
     set_window_address(k, page, va);
     va
@@ -325,8 +387,12 @@ fn flush_all_zero_pkmaps<K: Kernel>(k: K) {
             let at = pkmap_pte(k, i);
             let pte = Pte(k.pte_read(at));
             bug_on!(k, Kmap, pte.is_none(), i);
-            k.pte_write_half(at, Half::Low, 0);
-            k.pte_write_half(at, Half::High, 0);
+            let mut frame = 0;
+            while frame < cluster::mmu_count(k) {
+                k.pte_write_half(at.at(frame * 8), Half::Low, 0);
+                k.pte_write_half(at.at(frame * 8), Half::High, 0);
+                frame += 1;
+            }
             clear_window_address(k, pfn_to_page(k, pte.pfn()));
         }
         i += 1;
@@ -345,7 +411,7 @@ pub fn kunmap<K: Kernel>(k: K, page: Low<Page>) {
         Some(va) => va,
         None => crate::bug::bug(k, crate::bug::File::Kmap, line!(), page.va()),
     };
-    let i = (va - pkmap_base(k)) >> 12;
+    let i = (va - pkmap_base(k)) >> (12 + cluster::mmu_shift(k));
     let count = pk.count(k, i);
     bug_on!(k, Kmap, count < 2, va);
     pk.set_count(k, i, count - 1);

@@ -43,6 +43,7 @@ pub mod bug;
 #[cfg(not(target_os = "none"))]
 pub mod check;
 pub mod clock;
+pub mod cluster;
 pub mod file;
 pub mod guest_struct;
 pub mod io;

@@ -3,6 +3,7 @@
 //! Stands for the global variables of mm/{memory,swapfile,swap_state}.c and fs/{file_table,inode}.c. Invariant: written by [`init`]
 //! before the first fault.
 
+use crate::cluster;
 use crate::file;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
@@ -81,7 +82,7 @@ pub fn init<K: Kernel>(k: K) -> Result<(), Oom> {
     crate::reclaim::init(k);
     let zero = page_alloc::alloc_pages(k, Gfp::Kernel, 0, Owner::Boot)?;
     let at = kmap_atomic(k, zero, KmType::User0);
-    k.clear_page(at);
+    cluster::clear_page(k, at);
     kunmap_atomic(k, at, KmType::User0);
     zero.set_flags(k, zero.flags(k) | 1 << pg::RESERVED);
     o.set_zero_page(k, zero);

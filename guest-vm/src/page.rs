@@ -8,6 +8,7 @@
 //! Invariant: a page's bit lock is free whenever no function of a reverse map runs.
 
 use crate::bug_on;
+use crate::cluster;
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, Page, Vma, pg};
 use crate::list::ListHead;
@@ -15,7 +16,6 @@ pub use crate::page_cache::track::set_page_dirty;
 use crate::ptr::Low;
 use crate::struct_page;
 use crate::swap;
-use lowmem_abi::layout::PAGE_SHIFT;
 
 /// The page whose `lru` element this is.
 #[inline(always)]
@@ -138,8 +138,8 @@ pub fn in_file<K: Kernel>(k: K, page: Low<Page>) -> bool {
     page.mapping(k) != 0 && !is_anon(k, page)
 }
 
-/// Page offset in the object that `addr` of `vma` shows when the vma is linear.
+/// Index of the page that `addr` of `vma` shows when the vma is linear.
 #[inline(always)]
 pub fn linear_page_index<K: Kernel>(k: K, vma: Low<Vma>, addr: u32) -> u32 {
-    (addr.wrapping_sub(vma.start(k)) >> PAGE_SHIFT).wrapping_add(vma.pgoff(k))
+    cluster::index_of(k, cluster::linear_pgoff(k, vma, addr))
 }

@@ -9,6 +9,7 @@
 //! Invariant: a page table exists exactly where its directory entry is present; munmap leaves empty ones behind until exit.
 
 use crate::arch::arch;
+use crate::cluster;
 use crate::kernel::{Kernel, Oom};
 use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
 use crate::layout::{Mm, Page, Pgd, Vma, vm};
@@ -145,10 +146,16 @@ pub const fn prot_of(vm_flags: u32) -> Prot {
     Prot(PRESENT | USER | ACCESSED)
 }
 
-/// Entry for `page` with `prot` (mk_pte).
+/// Entry for sub-page `sub` of `page` with `prot` (mk_pte).
+#[inline(always)]
+pub fn mk_pte_sub<K: Kernel>(k: K, page: Low<Page>, sub: u32, prot: Prot) -> Pte {
+    Pte::new(page_to_pfn(k, page) + sub, prot)
+}
+
+/// Entry for a page of one frame.
 #[inline(always)]
 pub fn mk_pte<K: Kernel>(k: K, page: Low<Page>, prot: Prot) -> Pte {
-    Pte::new(page_to_pfn(k, page), prot)
+    mk_pte_sub(k, page, 0, prot)
 }
 
 /// First address that is not a user's (TASK_SIZE): PAGE_OFFSET, or the shared 16 MB of 4G/4G.
@@ -292,7 +299,9 @@ fn pte_offset<K: Kernel>(k: K, pmd: Low<u32>, addr: u32, shown: Shown) -> Kmappe
             Shown::First => KmType::Pte0,
             Shown::Nested => KmType::Pte1,
         };
-        kmap_atomic(k, pfn_to_page(k, pmd_pfn(k, pmd)), slot).at(offset)
+        let table = pmd_pfn(k, pmd);
+        let sub = cluster::sub_of(k, table) << 12;
+        kmap_atomic(k, pfn_to_page(k, table), slot).at(sub + offset)
     } else {
         let table = k.page_offset().wrapping_add(pmd.read(k) & !0xfff);
         Kmapped(table + offset)
@@ -329,11 +338,47 @@ fn pte_alloc<K: Kernel>(k: K, mm: Low<Mm>, pmd: Low<u32>, addr: u32) -> Result<(
         free_pages(k, page, 0);
         return Ok(());
     }
-    <K::Rmap as ReverseMap<K>>::pte_page_init(k, page, mm, addr & !0x1f_ffff);
+    let base = addr & !(table_span(k) - 1);
+    <K::Rmap as ReverseMap<K>>::pte_page_init(k, page, mm, base);
     mod_page_state(k, State::NrPageTablePages, 1);
-    let entry = (u64::from(page_to_pfn(k, page)) << 12) | u64::from(TABLE);
-    k.pte_set_64(Kmapped(pmd.va()), entry);
+    populate(k, pmd, addr, page_to_pfn(k, page));
     Ok(())
+}
+
+/// pmd_populate. A page of several frames is as many page tables, for consecutive entries of the directory, aligned (as pgcl's
+/// pmd_populate did; recalled); the last directory's entries of the shared top are not a process' own.
+#[inline(always)]
+fn populate<K: Kernel>(k: K, pmd: Low<u32>, addr: u32, pfn: u32) {
+    let entry = |pfn: u32| (u64::from(pfn) << 12) | u64::from(TABLE);
+    if !cluster::clustered(k) {
+        k.pte_set_64(Kmapped(pmd.va()), entry(pfn));
+        return;
+    }
+    let at = addr >> 21 & 511;
+    let first = at & !(cluster::mmu_count(k) - 1);
+    let limit = own_entries(k, addr >> 30);
+    let mut i = 0;
+    while i < cluster::mmu_count(k) && first + i < limit {
+        let to = pmd.va().wrapping_sub(at * 8).wrapping_add((first + i) * 8);
+        k.pte_set_64(Kmapped(to), entry(pfn + i));
+        i += 1;
+    }
+}
+
+/// Entries of the page directory of `slot` that belong to the process.
+#[inline(always)]
+fn own_entries<K: Kernel>(k: K, slot: u32) -> u32 {
+    if k.two_tables() && slot == 3 {
+        TOP_PRIVATE
+    } else {
+        512
+    }
+}
+
+/// Bytes that the page tables of one page translate.
+#[inline(always)]
+fn table_span<K: Kernel>(k: K) -> u32 {
+    1 << (21 + cluster::mmu_shift(k))
 }
 
 /// Whether `addr` has a page table (page_table_present).
@@ -346,7 +391,7 @@ pub fn pte_table_present<K: Kernel>(k: K, mm: Low<Mm>, addr: u32) -> bool {
 #[inline(always)]
 fn pte_page<K: Kernel>(k: K, page: Low<Page>) -> Result<Low<Page>, Oom> {
     let at = kmap_atomic(k, page, KmType::User0);
-    k.clear_page(at);
+    cluster::clear_page(k, at);
     kunmap_atomic(k, at, KmType::User0);
     match <K::Rmap as ReverseMap<K>>::pte_page_alloc(k, page) {
         Ok(()) => Ok(page),
@@ -513,6 +558,13 @@ fn clear_directory<K: Kernel>(k: K, mm: Low<Mm>, slot: u32) {
         if entry & PRESENT != 0 {
             let pfn = pmd_pfn(k, at);
             k.pte_set_64(Kmapped(at.va()), 0);
+            // The other tables of the same page.
+            let mut rest = cluster::mmu_count(k) - 1;
+            while rest > 0 && i + 1 < entries {
+                i += 1;
+                rest -= 1;
+                k.pte_set_64(Kmapped(pmd + i * 8), 0);
+            }
             let page = pfn_to_page(k, pfn);
             <K::Rmap as ReverseMap<K>>::pte_page_exit(k, page);
             <K::Rmap as ReverseMap<K>>::pte_page_free(k, page);

@@ -2,13 +2,14 @@
 //!
 //! A page of an object is in the page cache, or its slot is in the object's vector. writepage takes a slot, stores it and moves the
 //! page from the page cache to the swap cache, still dirty: reclaim writes it when it meets it again. A look-up moves it back.
-//! The vector: 16 entries in the inode, then pages of 1,024 entries found through one index page, whose upper half leads to a second
+//! The vector: 16 entries in the inode, then pages of 1,024 entries (or more, if pages are larger) found through one index page, whose upper half leads to a second
 //! level; index pages come from high memory first. They are made with the page they are for, so that writing needs
 //! no memory. Left out: sizes and quotas, tmpfs files by name, the list of objects with swap (swapoff walks the file table).
 //!
 //! Invariant: an index has a page in the cache or an entry in the vector, never both; `swapped` counts the entries.
 
 use crate::bug_on;
+use crate::cluster;
 use crate::file::{self, Inode};
 use crate::guest_struct;
 use crate::guest_struct::Layout;
@@ -32,9 +33,16 @@ use lowmem_abi::probe::Probe;
 /// SHMEM_NR_DIRECT: entries in the inode.
 const DIRECT: u32 = 16;
 /// ENTRIES_PER_PAGE.
-const PER_PAGE: u32 = 1024;
+#[inline(always)]
+fn per_page<K: Kernel>(k: K) -> u32 {
+    cluster::page_bytes(k) / 4
+}
 /// Entries of the index page that lead to pages of entries; the rest lead to further index pages.
-const HALF: u32 = PER_PAGE / 2;
+#[inline(always)]
+fn half<K: Kernel>(k: K) -> u32 {
+    per_page(k) / 2
+}
+
 guest_struct! {
     /// What shmem_inode_info has behind the inode: 88 bytes (recalled, fact sheet; the order of fields is an assumption).
     pub struct Info [K] size 88;
@@ -106,7 +114,9 @@ fn entry_at<K: Kernel>(
     missing: Missing,
 ) -> Result<Option<(u32, u32)>, Oom> {
     let i = index - DIRECT;
-    let (leaf, word) = (i / PER_PAGE, i % PER_PAGE);
+    // By shifts: a page of entries is a power of two.
+    let shift = 10 + cluster::mmu_shift(k);
+    let (leaf, word) = (i >> shift, i & (per_page(k) - 1));
     let mut root = info.indirect(k);
     if root == 0 {
         if missing == Missing::Leave {
@@ -116,13 +126,13 @@ fn entry_at<K: Kernel>(
         info.set_indirect(k, root);
     }
     let (mut at, mut slot) = (root, leaf);
-    if leaf >= HALF {
-        let far = leaf - HALF;
-        let first = HALF + far / PER_PAGE;
+    if leaf >= half(k) {
+        let far = leaf - half(k);
+        let first = half(k) + (far >> shift);
         let Some(mid) = child(k, root, first, missing)? else {
             return Ok(None);
         };
-        (at, slot) = (mid, far % PER_PAGE);
+        (at, slot) = (mid, far & (per_page(k) - 1));
     }
     Ok(child(k, at, slot, missing)?.map(|leaf| (leaf, word)))
 }
@@ -319,10 +329,10 @@ pub fn free_all<K: Kernel>(k: K, mapping: Low<Mapping>) {
     let root = info.indirect(k);
     if root != 0 {
         let mut i = 0;
-        while i < PER_PAGE {
+        while i < per_page(k) {
             let child = read_word(k, root, i);
             if child != 0 {
-                if i < HALF {
+                if i < half(k) {
                     free_leaf(k, child);
                 } else {
                     free_middle(k, child);
@@ -345,7 +355,7 @@ fn free_entry<K: Kernel>(k: K, slot: u32) {
 
 fn free_leaf<K: Kernel>(k: K, pfn: u32) {
     let mut i = 0;
-    while i < PER_PAGE {
+    while i < per_page(k) {
         free_entry(k, read_word(k, pfn, i));
         i += 1;
     }
@@ -354,7 +364,7 @@ fn free_leaf<K: Kernel>(k: K, pfn: u32) {
 
 fn free_middle<K: Kernel>(k: K, pfn: u32) {
     let mut i = 0;
-    while i < PER_PAGE {
+    while i < per_page(k) {
         let leaf = read_word(k, pfn, i);
         if leaf != 0 {
             free_leaf(k, leaf);

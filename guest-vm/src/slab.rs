@@ -7,8 +7,10 @@
 //!
 //! Invariant: objects in the arrays + objects in use = sum of `inuse` over a cache's slabs.
 
+use crate::arch::THREAD_SIZE;
 use crate::axes::Era;
 use crate::bug_on;
+use crate::cluster;
 use crate::file::{Dentry, Inode};
 use crate::guest_struct;
 use crate::guest_struct::Layout;
@@ -110,6 +112,8 @@ caches! {
     Anonmm, "anonmm", Anonmm, Word;
     /// anon_vma_chain links; only there under that scheme.
     AnonVmaChain, "anon_vma_chain", AnonVmaChain, Word;
+    /// Kernel stacks; only there when a page is larger than one.
+    Stack, "kernel_stack", Stack, Size;
 }
 
 impl CacheId {
@@ -146,6 +150,8 @@ impl CacheId {
             CacheId::RadixNode => RadixNode::size(k),
             // shmem_inode_info: the bare inode and 88 bytes of its own, of which 16 direct swap entries (recalled).
             CacheId::ShmInode => Inode::size(k) + crate::shmem::Info::size(k),
+            CacheId::Stack if cluster::page_bytes(k) > THREAD_SIZE => THREAD_SIZE,
+            CacheId::Stack => 0,
         }
     }
 
@@ -498,7 +504,8 @@ fn construct<K: Kernel>(k: K, id: CacheId, object: u32) {
         | CacheId::Dentry
         | CacheId::BufferHead
         | CacheId::ShmInode
-        | CacheId::AnonVmaChain => {}
+        | CacheId::AnonVmaChain
+        | CacheId::Stack => {}
     }
 }
 
@@ -606,10 +613,9 @@ const fn align_up(x: u32, align: u32) -> u32 {
     (x + align - 1) & !(align - 1)
 }
 
-/// cache_estimate: objects of a slab of 2^`order` pages, and bytes left over.
-const fn estimate(order: u32, size: u32, align: u32, off_slab: bool) -> (u32, u32) {
+/// cache_estimate: objects of a slab of so many bytes, and bytes left over.
+const fn estimate(bytes: u32, size: u32, align: u32, off_slab: bool) -> (u32, u32) {
     let (base, extra) = if off_slab { (0, 0) } else { (24, 2) };
-    let bytes = PAGE_SIZE << order;
     let mut n = 0;
     while (n + 1) * size + align_up(base + (n + 1) * extra, align) <= bytes {
         n += 1;
@@ -637,7 +643,8 @@ fn create<K: Kernel>(k: K, id: CacheId, arrays: u32) {
         }
     };
     let size = align_up(wanted, align);
-    let mut off_slab = size >= PAGE_SIZE / 8;
+    let page_bytes = cluster::page_bytes(k);
+    let mut off_slab = size >= page_bytes / 8;
     // Machines above 32 MB may use order 1 against waste.
     let break_order = if zone::node(k).max_low_pfn(k) > (32 << 20) / PAGE_SIZE {
         1
@@ -646,8 +653,8 @@ fn create<K: Kernel>(k: K, id: CacheId, arrays: u32) {
     };
     let mut order = 0;
     let (num, mut left) = loop {
-        let (num, left) = estimate(order, size, align, off_slab);
-        let done = num != 0 && (order >= break_order || left * 8 <= PAGE_SIZE << order);
+        let (num, left) = estimate(page_bytes << order, size, align, off_slab);
+        let done = num != 0 && (order >= break_order || left * 8 <= page_bytes << order);
         if done || order >= 5 {
             break (num, left);
         }
@@ -694,7 +701,7 @@ fn enable_cpucache<K: Kernel>(k: K, cachep: Low<Cache>, (size, num): (u32, u32),
     ac.set_batchcount(k, batch);
     ac.set_touched(k, 0);
     cachep.set_array(k, 0, ac.va());
-    let shared: Low<ArrayCache> = if k.smp() && size <= PAGE_SIZE {
+    let shared: Low<ArrayCache> = if k.smp() && size <= cluster::page_bytes(k) {
         Low::new(arrays + 16 + 120 * 4)
     } else {
         Low::NULL

@@ -9,6 +9,7 @@
 
 use crate::arch::{THREAD_SIZE, USER_CS, USER_DS, load_esp0, swapper_pg_dir};
 use crate::bug_on;
+use crate::cluster;
 use crate::guest_struct;
 use crate::guest_struct::Layout;
 use crate::guest_struct::Word;
@@ -101,6 +102,26 @@ const PID_HASH: u32 = 0x8000;
 const PID_CHAIN: u32 = 36;
 /// log2 of the pages of a kernel stack.
 const STACK_ORDER: u32 = if THREAD_SIZE == 8192 { 1 } else { 0 };
+
+/// alloc_thread_info: a stack is a block of pages; where a page is larger, an object of a cache.
+fn stack_alloc<K: Kernel>(k: K) -> Result<u32, Oom> {
+    if cluster::page_bytes(k) > THREAD_SIZE {
+        return kmem_cache_alloc::<K, ThreadInfo>(k, CacheId::Stack, Gfp::Kernel).map(Low::va);
+    }
+    let order = STACK_ORDER - cluster::mmu_shift(k);
+    let page = alloc_pages(k, Gfp::Kernel, order, Owner::Stack)?;
+    Ok(page_address(k, page).unwrap_or(0))
+}
+
+/// free_thread_info.
+fn stack_free<K: Kernel>(k: K, stack: u32) {
+    if cluster::page_bytes(k) > THREAD_SIZE {
+        kmem_cache_free(k, CacheId::Stack, Low::<ThreadInfo>::new(stack));
+    } else {
+        let order = STACK_ORDER - cluster::mmu_shift(k);
+        free_pages(k, virt_to_page(k, stack), order);
+    }
+}
 
 /// A word of the boot information, by byte offset.
 #[inline(always)]
@@ -233,14 +254,14 @@ pub fn user_frame<K: Kernel>(k: K, task: Low<Task>) -> Low<Frame> {
 /// A copy of `parent`'s task_struct and thread_info on a new stack (dup_task_struct).
 pub fn dup_task<K: Kernel>(k: K, parent: Low<Task>) -> Result<Low<Task>, Oom> {
     let task: Low<Task> = kmem_cache_alloc(k, CacheId::Task, Gfp::Kernel)?;
-    let stack = match alloc_pages(k, Gfp::Kernel, STACK_ORDER, Owner::Stack) {
-        Ok(page) => page,
+    let stack = match stack_alloc(k) {
+        Ok(stack) => stack,
         Err(oom) => {
             kmem_cache_free(k, CacheId::Task, task);
             return Err(oom);
         }
     };
-    let ti: Low<ThreadInfo> = Low::new(page_address(k, stack).unwrap_or(0));
+    let ti: Low<ThreadInfo> = Low::new(stack);
     copy_low(k, task.cast(), parent.cast(), Task::size(k));
     let from = parent.thread_info(k);
     if from.is_null() {
@@ -264,7 +285,7 @@ pub fn dup_task<K: Kernel>(k: K, parent: Low<Task>) -> Result<Low<Task>, Oom> {
 /// Frees a task's stack and struct.
 pub fn free_task<K: Kernel>(k: K, task: Low<Task>) {
     let ti = task.thread_info(k);
-    free_pages(k, virt_to_page(k, ti.va()), STACK_ORDER);
+    stack_free(k, ti.va());
     kmem_cache_free(k, CacheId::Task, task);
 }
 

@@ -16,7 +16,7 @@ use crate::mm::fault::{Access, follow_page, get_user_page};
 use crate::page::{get_page, put_page};
 use crate::ptr::{Kmapped, Low};
 use crate::uaccess_direct::access_ok;
-use lowmem_abi::layout::PAGE_SIZE;
+use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
 
 /// See [`crate::uaccess::copy_to_user`].
 pub fn copy_to_user<K: Kernel>(k: K, user: u32, from: Kmapped, bytes: u32) -> Result<(), Efault> {
@@ -53,14 +53,15 @@ fn rw_vm<K: Kernel>(
         let offset = user & (PAGE_SIZE - 1);
         let room = PAGE_SIZE - offset;
         let n = if left < room { left } else { room };
-        let page = match follow_page(k, mm, user, access) {
-            Some(page) => {
-                get_page(k, page);
-                page
+        let (page, sub) = match follow_page(k, mm, user, access) {
+            Some(found) => {
+                get_page(k, found.0);
+                found
             }
             None => fault_in(k, mm, user, access)?,
         };
         let at = kmap_atomic(k, page, KmType::UserCopy);
+        let offset = (sub << PAGE_SHIFT) + offset;
         match dir {
             CopyDir::ToUser => copy_part(k, at.at(offset), kernel, n),
             CopyDir::FromUser => copy_part(k, kernel, at.at(offset), n),
@@ -77,14 +78,19 @@ fn rw_vm<K: Kernel>(
 
 /// Faults the page of `user` in, the lock dropped meanwhile; pinned. On failure the lock stays dropped.
 #[inline(never)]
-fn fault_in<K: Kernel>(k: K, mm: Low<Mm>, user: u32, access: Access) -> Result<Low<Page>, Efault> {
+fn fault_in<K: Kernel>(
+    k: K,
+    mm: Low<Mm>,
+    user: u32,
+    access: Access,
+) -> Result<(Low<Page>, u32), Efault> {
     mm.page_table_lock(k).unlock(k);
     mm.mmap_sem(k).down_read(k);
-    let page = get_user_page(k, mm, user, access);
+    let found = get_user_page(k, mm, user, access);
     mm.mmap_sem(k).up_read(k);
-    let page = page?;
+    let found = found?;
     mm.page_table_lock(k).lock(k);
-    Ok(page)
+    Ok(found)
 }
 
 /// One part within a page: a word at once (the fast case of get_user), else by string moves.

@@ -40,6 +40,8 @@ pub struct BootInfo {
     pub anon_vma_reuse: u32,
     /// What is unmapped of nonlinear vmas to free a page: 0 clusters of 32 pages round-robin (2.6.7), 1 whole vmas (2.6.5-aa).
     pub nonlinear: u32,
+    /// PAGE_MMUSHIFT of a clustered kernel: log2 of the frames of a page, 0 to 4.
+    pub cluster: u32,
 }
 
 impl BootInfo {

@@ -125,7 +125,7 @@ pub(crate) struct AxisArgs {
     pub(crate) nonlinear: Vec<String>,
     #[arg(long, value_delimiter = ',', value_name = "I", help = one_of("Tracking of a file's dirty pages", PageCache::VALUES))]
     pub(crate) page_cache: Vec<String>,
-    /// Page clustering, log2 of pages: 0
+    /// Page clustering (PAGE_MMUSHIFT), log2 of the 4 KB frames of a page: 0 to 4
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub(crate) cluster: Vec<u8>,
     #[arg(long, value_delimiter = ',', value_name = "V", help = one_of("Pte pages in high memory", Highpte::VALUES))]

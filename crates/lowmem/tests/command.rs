@@ -27,10 +27,6 @@ fn what_is_planned_is_answered_with_its_name() {
         (&["validate"][..], "lowmem: validate: not yet"),
         (&["trace", "upgrade", t], "lowmem: trace upgrade: not yet"),
         (
-            &["compare", t, "--cluster", "2"],
-            "lowmem: cluster 2: not yet",
-        ),
-        (
             &["compare", t, "--cpu", "zen4"],
             "lowmem: cpu zen4: not yet",
         ),

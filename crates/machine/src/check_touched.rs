@@ -16,13 +16,14 @@ use guest_vm::check::owner;
 use guest_vm::kernel::Kernel;
 use guest_vm::layout::{Mm, Page, Vma, pg, vm};
 use guest_vm::mm::vma::find_vma_prev;
+use guest_vm::page::linear_page_index;
 use guest_vm::page_alloc::{pfn_to_page, pfn_valid};
 use guest_vm::pgtable::{Pte, task_size};
 use guest_vm::ptr::Low;
 use guest_vm::rmap::chained::PteAddr;
-use guest_vm::rmap::{ReverseMap, anon_vma, object, pte_chain, pte_chain_dl, pte_chain_v1};
+use guest_vm::rmap::{ReverseMap, anon_vma, pte_chain, pte_chain_dl, pte_chain_v1};
 use guest_vm::swap::{SwapEntry, map_count};
-use guest_vm::{lru, page, task};
+use guest_vm::{cluster, lru, page, task};
 use lowmem_abi::owner::Owner;
 use lowmem_report::config::Rmap;
 
@@ -116,7 +117,9 @@ impl Machine {
         }
         let expected =
             mapcount + u32::from(page::swap_cached(k, page)) + u32::from(self.in_file(page)) + held;
-        if page.count(k) != expected {
+        // Chains count groups of ptes of a clustered page, each of at least one.
+        let groups = cluster::clustered(k) && page.count(k) > expected;
+        if page.count(k) != expected && !groups {
             return Err(format!(
                 "count {}, expected {expected} with mapcount {mapcount}",
                 page.count(k)
@@ -140,7 +143,7 @@ impl Machine {
             return Err("page of another file than its vma's".to_owned());
         }
         let linear = vma.flags(k) & vm::NONLINEAR == 0;
-        if linear && object::vma_address(k, page, vma) != Some(addr) {
+        if linear && page.index(k) != linear_page_index(k, vma, addr) {
             return Err(format!("index {:#x} is another address", page.index(k)));
         }
         Ok(())
@@ -154,7 +157,8 @@ impl Machine {
     ) -> Result<(), String> {
         let k = self.k;
         let mut entries = 0;
-        let mut count = |entry: PteAddr| entries += u32::from(entry.phys(k) == pte_pa);
+        let group = pte_pa & !(8 * u64::from(cluster::mmu_count(k)) - 8);
+        let mut count = |entry: PteAddr| entries += u32::from(entry.phys(k) == group);
         match self.config.rmap {
             Rmap::PteChainV1 => pte_chain_v1::each_entry(k, page, &mut count),
             Rmap::PteChainDl => pte_chain_dl::each_entry(k, page, &mut count),
@@ -164,7 +168,8 @@ impl Machine {
             return Err(format!("pte {entries} times in the chain"));
         }
         let table = pfn_to_page(k, (pte_pa >> 12) as u32);
-        if table.mapping(k) != mm.va() || table.index(k) != addr & !0x1f_ffff {
+        let base = addr & !((0x20_0000 << cluster::mmu_shift(k)) - 1);
+        if table.mapping(k) != mm.va() || table.index(k) != base {
             return Err("page table does not know its mm and base".to_owned());
         }
         Ok(())
@@ -183,7 +188,7 @@ impl Machine {
         if node.next(k) == node || node.next(k).prev(k) != node || node.prev(k).next(k) != node {
             return Err("vma not on its anon_vma's list".to_owned());
         }
-        if object::vma_address(k, page, vma) != Some(addr) {
+        if page.index(k) != linear_page_index(k, vma, addr) {
             return Err(format!("index {:#x} is another address", page.index(k)));
         }
         Ok(())

@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::replayer::STUB_STACK_BYTES;
 use crate::walk;
 use emu_mmu::{Pfn, PhysAddr};
+use guest_vm::cluster;
 use guest_vm::kernel::Kernel;
 use guest_vm::layout::{Mapping, Mm, pg};
 use guest_vm::page_alloc::{pfn_to_page, pfn_valid};
@@ -68,7 +69,8 @@ impl Machine {
                     f(va, &mut self.mem().page_words(pfn));
                 }
             } else if !pte.is_file() {
-                f(va, &mut self.slot_words(SwapEntry::of_pte(pte)));
+                let sub = SwapEntry::sub_of_pte(pte);
+                f(va, &mut self.slot_words(SwapEntry::of_pte(pte), sub));
             }
         });
     }
@@ -123,16 +125,17 @@ impl Machine {
         (!has(pg::RESERVED) && !of_file).then_some(Pfn(pfn))
     }
 
-    /// The words of a slot: from the swap cache, or from the device.
-    fn slot_words(&self, entry: SwapEntry) -> Box<dyn Iterator<Item = (u32, u32)> + '_> {
+    /// The words of sub-page `sub` of a slot: from the swap cache, or from the device.
+    fn slot_words(&self, entry: SwapEntry, sub: u32) -> Box<dyn Iterator<Item = (u32, u32)> + '_> {
         let k = self.k;
         let cache = guest_vm::swap::swapper_space(k).page_tree(k);
         let page = guest_vm::radix_tree::lookup(k, cache, entry.0);
         if !page.is_null() {
-            let pfn = Pfn(guest_vm::page_alloc::page_to_pfn(k, page));
+            let pfn = Pfn(guest_vm::page_alloc::page_to_pfn(k, page) + sub);
             return Box::new(self.mem().page_words(pfn));
         }
-        match self.host.devices.swap_slot(entry.0) {
+        let frame = (entry.0 << cluster::mmu_shift(k)) + sub;
+        match self.host.devices.swap_slot(frame) {
             Some(words) => Box::new(words.iter().copied()),
             None => Box::new(std::iter::empty()),
         }
@@ -178,7 +181,7 @@ impl Machine {
                 continue;
             }
             let file = guest_vm::file::id_of_mapping(k, Low::<Mapping>::new(mapping));
-            let index = page.index(k);
+            let index = (page.index(k) << cluster::mmu_shift(k)) + cluster::sub_of(k, pfn);
             if file >= SHMEM_FILES || changed(file, index, Pfn(pfn)) {
                 fold(file, index, &mut self.mem().page_words(Pfn(pfn)));
             }
@@ -195,7 +198,10 @@ impl Machine {
             let id = file.id(k);
             if id >= SHMEM_FILES {
                 guest_vm::shmem::each_entry(k, file.f_mapping(k), |index, slot| {
-                    fold(id, index, &mut self.slot_words(SwapEntry(slot)));
+                    for sub in 0..cluster::mmu_count(k) {
+                        let index = (index << cluster::mmu_shift(k)) + sub;
+                        fold(id, index, &mut self.slot_words(SwapEntry(slot), sub));
+                    }
                     false
                 });
             }

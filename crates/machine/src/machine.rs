@@ -161,7 +161,7 @@ impl Machine {
         let axes = rows::axes_of(config).map_err(MachineError::Refused)?;
         let mut mem = Box::new(PhysMem::new(
             config.ram_bytes,
-            rows::low_bytes(axes, config.ram_bytes),
+            rows::low_bytes(axes, config.cluster, config.ram_bytes),
         )?);
         image.load(&mut mem);
         mailbox::write_boot_info(&mut mem, &boot_info(config, &image, cpu));
@@ -315,6 +315,7 @@ fn boot_info(config: &Config, image: &Image, cpu: CpuFacts) -> BootInfo {
             Nonlinear::Clusters => 0,
             Nonlinear::Whole => 1,
         },
+        cluster: u32::from(config.cluster),
     }
 }
 

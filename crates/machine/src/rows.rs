@@ -3,7 +3,9 @@
 //! Only what changes code or layout is here; everything else is a boot parameter. Invariant: two configurations have one image if and
 //! only if their axes are equal.
 
-use guest_vm::axes::{Axes, BuildKind, CacheKind, MapKind, PteKind, SplitKind, StructKind};
+use guest_vm::axes::{
+    Axes, BuildKind, CacheKind, ClusterKind, MapKind, PteKind, SplitKind, StructKind,
+};
 use lowmem_report::Config;
 use lowmem_report::config::{Build, Highpte, Kernel, PageCache, Reclaim, Rmap, Split};
 
@@ -17,6 +19,12 @@ pub fn axes_of(config: &Config) -> Result<Axes, String> {
             "reclaim 2.4 unmaps by scanning page tables: it needs rmap swap_out, not {}",
             config.rmap
         ));
+    }
+    if config.cluster != 0 && config.rmap == Rmap::AnonVmaRfc {
+        return Err(
+            "rmap anon_vma_rfc with page clustering: a page names one vma, and a clustered page may lie in two"
+                .to_owned(),
+        );
     }
     Ok(Axes {
         rmap: match config.rmap {
@@ -49,6 +57,10 @@ pub fn axes_of(config: &Config) -> Result<Axes, String> {
             Highpte::On => PteKind::High,
         },
         structs: structs_of(config),
+        cluster: match config.cluster {
+            0 => ClusterKind::Single,
+            _ => ClusterKind::Clustered,
+        },
     })
 }
 
@@ -70,6 +82,7 @@ pub fn image_name(config: &Config) -> String {
         (config.page_cache == PageCache::Lists, "-lists"),
         (structs_of(config) == StructKind::V2_4, "-v2_4"),
         (config.build == Build::Up, "-up"),
+        (config.cluster != 0, "-clustered"),
     ] {
         if differs {
             name.push_str(text);
@@ -78,7 +91,7 @@ pub fn image_name(config: &Config) -> String {
     name
 }
 
-/// Low memory of a machine with this much RAM.
-pub fn low_bytes(axes: Axes, ram_bytes: u64) -> u64 {
-    ram_bytes.min(u64::from(axes.maxmem()))
+/// Low memory of a machine with this much RAM, in a kernel whose pages have 2^`cluster` frames.
+pub fn low_bytes(axes: Axes, cluster: u8, ram_bytes: u64) -> u64 {
+    ram_bytes.min(u64::from(axes.maxmem_of(u32::from(cluster))))
 }

@@ -14,6 +14,7 @@ use crate::machine::{Machine, Memory};
 use crate::mailbox;
 use crate::replayer::Replayer;
 use emu_cpu::{Cpu, Exit, Source, UserOp};
+use guest_vm::cluster::mmu_count;
 use guest_vm::layout::pg;
 use guest_vm::page_alloc::{pfn_to_page, pfn_valid};
 use lowmem_abi::boot::VECTOR_UNMAP;
@@ -78,7 +79,8 @@ impl Machine {
                 if pte.present() && pfn_valid(k, pte.pfn()) {
                     let flags = pfn_to_page(k, pte.pfn()).flags(k);
                     if flags & (1 << pg::RESERVED) == 0 {
-                        frames.insert(pte.pfn());
+                        // One of a page's frames stands for it.
+                        frames.insert(pte.pfn() & !(mmu_count(k) - 1));
                     }
                 }
             });

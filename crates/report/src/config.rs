@@ -288,11 +288,19 @@ pub enum ConfigError {
         /// The rate asked for.
         hz: u32,
     },
-    /// Page clustering is not built.
-    #[error("cluster {cluster}: not yet")]
+    /// A page of more than 16 frames.
+    #[error("cluster {cluster}: must be 0 to 4")]
     Cluster {
         /// The shift asked for.
         cluster: u8,
+    },
+    /// RAM that is no whole number of clustered pages.
+    #[error("ram of {bytes} bytes: no multiple of the {page} bytes of a page (cluster)")]
+    Pages {
+        /// The amount asked for.
+        bytes: u64,
+        /// Bytes of a page.
+        page: u64,
     },
     /// A pte_chain element of another size.
     #[error("chain_line {bytes}: must be 32, 64 or 128")]
@@ -305,16 +313,15 @@ pub enum ConfigError {
 impl ConfigError {
     /// The value is part of the design but not built.
     pub fn is_not_yet(&self) -> bool {
-        matches!(
-            self,
-            ConfigError::Axis(AxisError::NotYet { .. }) | ConfigError::Cluster { .. }
-        )
+        matches!(self, ConfigError::Axis(AxisError::NotYet { .. }))
     }
 }
 
 impl Config {
     /// Smallest RAM a machine can have.
     pub const MIN_RAM: u64 = 24 << 20;
+    /// Largest page-clustering shift: pages of 64 KB.
+    pub const MAX_CLUSTER: u8 = 4;
     /// Largest RAM a PAE machine can have.
     pub const MAX_RAM: u64 = 64 << 30;
 
@@ -327,10 +334,14 @@ impl Config {
         if !(1..=10_000).contains(&self.hz) {
             return Err(ConfigError::Hz { hz: self.hz });
         }
-        if self.cluster != 0 {
+        if self.cluster > Self::MAX_CLUSTER {
             return Err(ConfigError::Cluster {
                 cluster: self.cluster,
             });
+        }
+        let page = 4096 << self.cluster;
+        if !bytes.is_multiple_of(page) {
+            return Err(ConfigError::Pages { bytes, page });
         }
         if ![32, 64, 128].contains(&self.chain_line) {
             return Err(ConfigError::ChainLine {
@@ -384,6 +395,10 @@ impl Config {
         add(
             self.nonlinear != base.nonlinear,
             format!("nonlinear {}", self.nonlinear),
+        );
+        add(
+            self.cluster != base.cluster,
+            format!("cluster {}", self.cluster),
         );
         add(self.hz != base.hz, format!("{} Hz", self.hz));
         add(self.stack != base.stack, format!("{} stack", self.stack));

@@ -164,6 +164,8 @@ pub struct LowmemUse {
     /// Bytes by owner at the trace's `peak_op` (the operation with most mappings); index by `Owner as usize`. What
     /// is in use then is the sum.
     pub by_owner: [u64; Owner::COUNT],
+    /// Internal waste of page clustering at `peak_op`, in all zones: bytes of mapped user pages that no pte maps.
+    pub unmapped_bytes: u64,
 }
 
 impl Default for LowmemUse {
@@ -172,6 +174,7 @@ impl Default for LowmemUse {
             total_bytes: 0,
             peak_bytes: 0,
             by_owner: [0; Owner::COUNT],
+            unmapped_bytes: 0,
         }
     }
 }

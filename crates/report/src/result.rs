@@ -193,6 +193,8 @@ pub struct Lowmem {
     pub peak_bytes: u64,
     /// What is in use, by owner.
     pub by_owner: Ordered<u64>,
+    /// Bytes of mapped user pages, in all zones, that no pte maps: what pages of several frames waste; 0 without clustering.
+    pub unmapped_bytes: u64,
 }
 
 /// One kind of kernel entry, from the entry to the return.
@@ -410,6 +412,7 @@ impl Lowmem {
                     .map(|&o| (o.name(), lowmem.owner(o)))
                     .collect(),
             ),
+            unmapped_bytes: lowmem.unmapped_bytes,
         }
     }
 

@@ -197,6 +197,7 @@ fn lowmem(document: &Document, labels: &[String]) -> Table {
         &header,
     );
     table.empty_because(why_empty(document));
+    let mut wasted: Vec<String> = Vec::new();
     for (row, label) in ran(document, labels) {
         let l = &row.lowmem;
         if l.total_bytes == 0 {
@@ -206,6 +207,15 @@ fn lowmem(document: &Document, labels: &[String]) -> Table {
         cells.extend(GROUPS.iter().map(|(_, owners)| size(l.of(owners))));
         cells.extend([l.used_bytes, l.peak_bytes, l.total_bytes].map(size));
         table.row(cells);
+        if l.unmapped_bytes != 0 {
+            wasted.push(format!("{label} {}", size(l.unmapped_bytes)));
+        }
+    }
+    if !wasted.is_empty() {
+        table.note(format!(
+            "In user pages of any zone, but mapped by no pte (page clustering): {}.",
+            wasted.join("; ")
+        ));
     }
     table
 }

@@ -132,6 +132,7 @@ fn measurement(rmap: Rmap, split: Split, calls: u64, faults: u64) -> Measurement
             total_bytes: 896 << 20,
             peak_bytes: 40 << 20,
             by_owner,
+            unmapped_bytes: 0,
         },
         unmap: UnmapMeasure::Sampled {
             source: UnmapSource::Probe,

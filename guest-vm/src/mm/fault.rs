@@ -7,10 +7,12 @@
 //! Invariant: page_table_lock is taken on entry of each `do_*` function and free on its return.
 
 use crate::bug_on;
+use crate::cluster;
 use crate::kernel::{Efault, Kernel, Oom};
 use crate::layout::{Frame, Mm, Page, Vma, pg, vm, vm_ops};
 use crate::lru::{lru_cache_add_active, mark_page_accessed};
 use crate::mm::vma::{expand_stack, find_vma};
+use crate::mm::window;
 use crate::mm::{Errno, current_mm};
 use crate::objects::objects;
 use crate::page;
@@ -153,43 +155,43 @@ pub enum Access {
 
 impl Access {
     #[inline(always)]
-    const fn of(write: bool) -> Self {
+    pub(super) const fn of(write: bool) -> Self {
         if write { Access::Write } else { Access::Read }
     }
     #[inline(always)]
-    fn writes(self) -> bool {
+    pub(super) fn writes(self) -> bool {
         matches!(self, Access::Write)
     }
 }
 
 /// One fault: where.
 #[derive(Clone, Copy)]
-struct At {
-    mm: Low<Mm>,
-    vma: Low<Vma>,
-    /// Page aligned.
-    addr: u32,
-    pte: Kmapped,
+pub(crate) struct At {
+    pub(crate) mm: Low<Mm>,
+    pub(crate) vma: Low<Vma>,
+    /// Aligned to 4 KB.
+    pub(crate) addr: u32,
+    pub(crate) pte: Kmapped,
 }
 
 impl At {
     #[inline(always)]
-    fn lock<K: Kernel>(self, k: K) {
+    pub(super) fn lock<K: Kernel>(self, k: K) {
         self.mm.page_table_lock(k).lock(k);
     }
     #[inline(always)]
-    fn unlock<K: Kernel>(self, k: K) {
+    pub(super) fn unlock<K: Kernel>(self, k: K) {
         self.mm.page_table_lock(k).unlock(k);
     }
     /// pte_unmap and unlock.
     #[inline(always)]
-    fn leave<K: Kernel>(self, k: K) {
+    pub(super) fn leave<K: Kernel>(self, k: K) {
         pte_unmap(k, self.pte);
         self.unlock(k);
     }
     /// Locks again and maps the pte again; its table cannot have gone.
     #[inline(always)]
-    fn enter<K: Kernel>(self, k: K) -> At {
+    pub(super) fn enter<K: Kernel>(self, k: K) -> At {
         self.lock(k);
         let pte = pte_lookup(k, self.mm, self.addr);
         bug_on!(k, Fault, pte.is_none(), self.addr);
@@ -199,15 +201,15 @@ impl At {
         }
     }
     #[inline(always)]
-    fn prot<K: Kernel>(self, k: K) -> Prot {
+    pub(super) fn prot<K: Kernel>(self, k: K) -> Prot {
         Prot(self.vma.page_prot(k))
     }
     #[inline(always)]
-    fn rss_inc<K: Kernel>(self, k: K) {
+    pub(super) fn rss_inc<K: Kernel>(self, k: K) {
         self.mm.set_rss(k, self.mm.rss(k).wrapping_add(1));
     }
     #[inline(always)]
-    fn pte_at(self) -> PteAt {
+    pub(super) fn pte_at(self) -> PteAt {
         PteAt {
             pte: self.pte,
             addr: self.addr,
@@ -215,7 +217,7 @@ impl At {
     }
     /// Writable if the vma is (maybe_mkwrite).
     #[inline(always)]
-    fn maybe_write<K: Kernel>(self, k: K, pte: Pte) -> Pte {
+    pub(super) fn maybe_write<K: Kernel>(self, k: K, pte: Pte) -> Pte {
         if self.vma.flags(k) & vm::WRITE != 0 {
             pte.with(RW)
         } else {
@@ -271,10 +273,13 @@ fn handle_pte_fault<K: Kernel>(k: K, at: At, access: Access) -> Result<Served, O
 
 /// do_wp_page: reuse if nobody else has the page, else copy.
 fn do_wp_page<K: Kernel>(k: K, at: At, pte: Pte) -> Result<Served, Oom> {
+    if cluster::clustered(k) {
+        return window::do_wp_page(k, at, pte);
+    }
     bug_on!(k, Fault, !pfn_valid(k, pte.pfn()), pte.low());
     let old = pfn_to_page(k, pte.pfn());
     if page::trylock_page(k, old) {
-        let reuse = swap::can_share_swap_page(k, old);
+        let reuse = swap::can_share_swap_page(k, old, 1);
         if reuse {
             K::Rmap::reused(k, old, at.vma);
         }
@@ -336,6 +341,9 @@ fn copy_on_write<K: Kernel>(k: K, at: At, pte: Pte, old: Low<Page>) -> Result<Se
 
 /// do_anonymous_page: a read maps the zero page, a write gets a page of zeros.
 fn do_anonymous_page<K: Kernel>(k: K, at: At, access: Access) -> Result<Served, Oom> {
+    if cluster::clustered(k) {
+        return window::do_anonymous_page(k, at, access);
+    }
     let mut at = at;
     let mut spare = match K::Rmap::spare_atomic(k) {
         Ok(s) => s,
@@ -394,6 +402,9 @@ fn anonymous_page<K: Kernel>(k: K, vma: Low<Vma>) -> Result<Low<Page>, Oom> {
 fn do_no_page<K: Kernel>(k: K, at: At, access: Access) -> Result<Served, Oom> {
     if at.vma.ops(k) == vm_ops::NONE {
         return do_anonymous_page(k, at, access);
+    }
+    if cluster::clustered(k) {
+        return window::do_no_page(k, at, access);
     }
     at.leave(k);
     let found = page_cache::nopage(k, at.vma, at.addr)?;
@@ -470,6 +481,9 @@ fn do_file_page<K: Kernel>(k: K, at: At, pte: Pte, access: Access) -> Result<Ser
 
 /// do_swap_page: from the swap cache, or the device with the block around it.
 fn do_swap_page<K: Kernel>(k: K, at: At, pte: Pte, access: Access) -> Result<Served, Oom> {
+    if cluster::clustered(k) {
+        return window::do_swap_page(k, at, pte, access);
+    }
     let entry = SwapEntry::of_pte(pte);
     at.leave(k);
     let mut served = Served::Minor;
@@ -507,7 +521,7 @@ fn do_swap_page<K: Kernel>(k: K, at: At, pte: Pte, access: Access) -> Result<Ser
     let mut new = mk_pte(k, page, at.prot(k));
     let mut write = access.writes();
     let mut alone = false;
-    if write && swap::can_share_swap_page(k, page) {
+    if write && swap::can_share_swap_page(k, page, 1) {
         new = at.maybe_write(k, new.with(DIRTY));
         write = false;
         alone = true;
@@ -528,9 +542,14 @@ fn do_swap_page<K: Kernel>(k: K, at: At, pte: Pte, access: Access) -> Result<Ser
     Ok(served)
 }
 
-/// follow_page: the page that `addr` shows, if present and usable for the access; page_table_lock is held. A write
-/// through a clean pte dirties the page.
-pub fn follow_page<K: Kernel>(k: K, mm: Low<Mm>, addr: u32, access: Access) -> Option<Low<Page>> {
+/// follow_page: the page that `addr` shows, and which sub-page of it, if present and usable for the access; page_table_lock is
+/// held. A write through a clean pte dirties the page.
+pub fn follow_page<K: Kernel>(
+    k: K,
+    mm: Low<Mm>,
+    addr: u32,
+    access: Access,
+) -> Option<(Low<Page>, u32)> {
     let at = pte_lookup(k, mm, addr)?;
     let pte = pte_get(k, at);
     pte_unmap(k, at);
@@ -542,7 +561,7 @@ pub fn follow_page<K: Kernel>(k: K, mm: Low<Mm>, addr: u32, access: Access) -> O
         page::set_page_dirty(k, page);
     }
     mark_page_accessed(k, page);
-    Some(page)
+    Some((page, cluster::sub_of(k, pte.pfn())))
 }
 
 /// get_user_pages for one page: faults it in as often as needed. mmap_sem is held; takes and drops page_table_lock. The page
@@ -552,15 +571,20 @@ pub fn get_user_page<K: Kernel>(
     mm: Low<Mm>,
     addr: u32,
     access: Access,
-) -> Result<Low<Page>, Efault> {
-    let page = fault_in(k, mm, addr, access)?;
-    page::get_page(k, page);
+) -> Result<(Low<Page>, u32), Efault> {
+    let found = fault_in(k, mm, addr, access)?;
+    page::get_page(k, found.0);
     mm.page_table_lock(k).unlock(k);
-    Ok(page)
+    Ok(found)
 }
 
 /// Leaves page_table_lock held on success.
-fn fault_in<K: Kernel>(k: K, mm: Low<Mm>, addr: u32, access: Access) -> Result<Low<Page>, Efault> {
+fn fault_in<K: Kernel>(
+    k: K,
+    mm: Low<Mm>,
+    addr: u32,
+    access: Access,
+) -> Result<(Low<Page>, u32), Efault> {
     let vma = find_vma(k, mm, addr);
     if vma.is_null() {
         return Err(Efault);
@@ -577,8 +601,8 @@ fn fault_in<K: Kernel>(k: K, mm: Low<Mm>, addr: u32, access: Access) -> Result<L
     let lock = mm.page_table_lock(k);
     lock.lock(k);
     loop {
-        if let Some(page) = follow_page(k, mm, addr, access) {
-            return Ok(page);
+        if let Some(found) = follow_page(k, mm, addr, access) {
+            return Ok(found);
         }
         lock.unlock(k);
         if let Err(e) = handle_mm_fault(k, mm, vma, addr, access) {

@@ -10,6 +10,7 @@
 //! | [`madvise`], [`mlock`], [`fremap`], [`shm`] | likewise; `fremap` is remap_file_pages |
 //! | [`fork`], [`exec`], [`exit`] | birth, change and death of an address space and its task |
 //! | [`fault`], [`copy`], [`zap`], [`populate`] | page faults; copying, clearing and filling page tables |
+//! | [`window`] | page faults where a page has several frames |
 //!
 //! Callers of the operations hold `mmap_sem` as the historic ones did; a system call takes it in its own file.
 
@@ -37,6 +38,7 @@ pub mod munmap;
 pub mod populate;
 pub mod shm;
 pub mod vma;
+pub mod window;
 pub mod zap;
 
 /// Why a system call fails; the numbers of i386.

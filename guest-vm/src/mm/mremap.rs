@@ -8,6 +8,7 @@
 //!
 //! Invariant: no pte is lost: each page is mapped at the old or at the new address after every step.
 
+use crate::cluster;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Vma, vm};
 use crate::mailbox::mailbox;
@@ -19,7 +20,7 @@ use crate::mm::vma::{
     Linked, NewBounds, acct_memory, find_vma, find_vma_prepare, mapping_of, unacct_memory,
     vma_adjust, vma_copy, vma_link, vma_open,
 };
-use crate::mm::{Errno, current_mm, page_align, task_size};
+use crate::mm::{Errno, current_mm, page_align, task_size, window};
 use crate::page_alloc::{pfn_to_page, pfn_valid};
 use crate::pgtable::{
     pte_alloc_map, pte_get, pte_lookup_nested, pte_table_present, pte_unmap, ptep_get_and_clear,
@@ -27,7 +28,7 @@ use crate::pgtable::{
 };
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::file::{lock_i_mmap, unlock_i_mmap};
-use crate::rmap::{Move, PteAt, ReverseMap};
+use crate::rmap::{Move, Moving, PteAt, ReverseMap};
 use crate::slab::{CacheId, kmem_cache_free};
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::mailbox::NO_RESULT;
@@ -224,8 +225,13 @@ fn copy_vma<K: Kernel>(
     let vma = *source;
     let source_start = vma.start(k);
     let mut pgoff = vma.pgoff(k).wrapping_add((old_addr - source_start) >> 12);
-    if vma.file(k).is_null() && !K::Rmap::pgoff_bound(k, vma) {
-        pgoff = addr >> 12;
+    // A clustered kernel keeps the phase of the pages inside their windows, whatever the scheme needs.
+    let fresh = addr >> 12;
+    if vma.file(k).is_null()
+        && !K::Rmap::pgoff_bound(k, vma)
+        && cluster::sub_of(k, fresh ^ pgoff) == 0
+    {
+        pgoff = fresh;
     }
     let place = find_vma_prepare(k, mm, addr);
     let area = Area {
@@ -273,12 +279,17 @@ fn move_page_tables<K: Kernel>(
 ) -> Result<(), u32> {
     let mut done = 0;
     while done < len {
-        match move_one_page(k, (vma, old + done), (to, new + done)) {
+        match move_one_page(k, (vma, old + done), (to, new + done), (old, old + len)) {
             Ok(Move::Go) => done += 4096,
             Ok(Move::Again) => {
                 // Early COW: the copy is mapped nowhere else and may move.
                 k.probe(Probe::MoveCopied);
-                if handle_mm_fault(k, vma.mm(k), vma, old + done, Access::Write).is_err() {
+                let parted = if cluster::clustered(k) {
+                    window::split(k, vma, old + done, (old, old + len))
+                } else {
+                    handle_mm_fault(k, vma.mm(k), vma, old + done, Access::Write).map(|_| ())
+                };
+                if parted.is_err() {
                     return Err(done);
                 }
             }
@@ -292,6 +303,7 @@ fn move_one_page<K: Kernel>(
     k: K,
     (vma, old): (Low<Vma>, u32),
     to: (Low<Vma>, u32),
+    range: (u32, u32),
 ) -> Result<Move, Oom> {
     let mm = vma.mm(k);
     let mapping = mapping_of(k, vma);
@@ -300,7 +312,17 @@ fn move_one_page<K: Kernel>(
         lock_i_mmap(k, mapping);
     }
     mm.page_table_lock(k).lock(k);
-    let result = move_locked(k, (vma, old), to, &mut spare);
+    let moving = Moving {
+        mm,
+        from: old,
+        to: to.1,
+        range,
+    };
+    let result = if cluster::clustered(k) && K::Rmap::moving_frames(k, &moving) == Move::Again {
+        Ok(Move::Again)
+    } else {
+        move_locked(k, (vma, old), to, &mut spare)
+    };
     mm.page_table_lock(k).unlock(k);
     if !mapping.is_null() {
         unlock_i_mmap(k, mapping);
@@ -334,7 +356,7 @@ fn move_locked<K: Kernel>(
         }
         to
     };
-    if K::Rmap::moving(k, from, to_vma, new) == Move::Again {
+    if !cluster::clustered(k) && K::Rmap::moving(k, from, to_vma, new) == Move::Again {
         pte_unmap(k, from);
         pte_unmap(k, to);
         return Ok(Move::Again);

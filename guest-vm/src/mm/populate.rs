@@ -3,12 +3,14 @@
 //!
 //! Invariant: what a replaced pte held is released exactly once.
 
+use crate::cluster;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Page, Vma, pg};
 use crate::page;
 use crate::page_alloc::{pfn_to_page, pfn_valid};
 use crate::pgtable::{
-    Prot, Pte, mk_pte, pte_alloc_map, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, set_pte,
+    Prot, Pte, mk_pte_sub, pte_alloc_map, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear,
+    set_pte,
 };
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::{PteAt, ReverseMap};
@@ -47,7 +49,7 @@ fn zap_pte<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, pte: Kmapped) {
     mm.set_rss(k, mm.rss(k).wrapping_sub(1));
 }
 
-/// Truncation to page `first` of the file that a nonlinear `vma` maps: clears every pte that shows a page behind it, or will when it
+/// Truncation to page offset `first` of the file that a nonlinear `vma` maps: clears every pte that shows a page behind it, or will when it
 /// is next touched (zap_page_range with nonlinear details).
 pub fn zap_nonlinear<K: Kernel>(k: K, vma: Low<Vma>, first: u32) {
     let mapping = vma.file(k).f_mapping(k).va();
@@ -60,7 +62,8 @@ pub fn zap_nonlinear<K: Kernel>(k: K, vma: Low<Vma>, first: u32) {
             if pte.present() {
                 if pfn_valid(k, pte.pfn()) {
                     let page = pfn_to_page(k, pte.pfn());
-                    if page.mapping(k) == mapping && page.index(k) >= first {
+                    let pgoff = cluster::pgoff_of(k, page.index(k), pte);
+                    if page.mapping(k) == mapping && pgoff >= first {
                         zap_pte(k, vma, addr, at);
                     }
                 }
@@ -74,8 +77,13 @@ pub fn zap_nonlinear<K: Kernel>(k: K, vma: Low<Vma>, first: u32) {
     mm.page_table_lock(k).unlock(k);
 }
 
-/// Maps a file page at `addr`, with the vma's rights; takes over the caller's reference.
-pub fn install_page<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, page: Low<Page>) -> Result<(), Oom> {
+/// Maps a sub-page of a file page at `addr`, with the vma's rights; takes over the caller's reference.
+pub fn install_page<K: Kernel>(
+    k: K,
+    vma: Low<Vma>,
+    addr: u32,
+    (page, sub): (Low<Page>, u32),
+) -> Result<(), Oom> {
     let mut spare = K::Rmap::spare(k)?;
     let mm = vma.mm(k);
     mm.page_table_lock(k).lock(k);
@@ -89,7 +97,8 @@ pub fn install_page<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, page: Low<Page>) 
     };
     zap_pte(k, vma, addr, pte);
     mm.set_rss(k, mm.rss(k).wrapping_add(1));
-    set_pte(k, pte, mk_pte(k, page, Prot(vma.page_prot(k))));
+    let prot = Prot(vma.page_prot(k));
+    set_pte(k, pte, mk_pte_sub(k, page, sub, prot));
     K::Rmap::add_file(k, page, PteAt { pte, addr }, &mut spare);
     pte_unmap(k, pte);
     mm.page_table_lock(k).unlock(k);

@@ -17,6 +17,7 @@ pub mod zone;
 
 use crate::bug_on;
 use crate::clock::nap;
+use crate::cluster;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Page, page_struct_bytes, pg};
 use crate::percpu;
@@ -292,19 +293,21 @@ pub fn set_owner<K: Kernel>(k: K, page: Low<Page>, owner: Owner) {
     page.set_flags(k, flags | ((owner as u32) << pg::OWNER_SHIFT));
 }
 
-/// Frame number of a page.
+/// Number of a page's first frame.
 #[inline(always)]
 pub fn page_to_pfn<K: Kernel>(k: K, page: Low<Page>) -> u32 {
-    page.va().wrapping_sub(zone::node(k).mem_map(k)) / page_struct_bytes(k)
+    let number = page.va().wrapping_sub(zone::node(k).mem_map(k)) / page_struct_bytes(k);
+    number << cluster::mmu_shift(k)
 }
 
 /// Page of a frame number; the frame must exist ([`pfn_valid`]).
 #[inline(always)]
 pub fn pfn_to_page<K: Kernel>(k: K, pfn: u32) -> Low<Page> {
+    let number = pfn >> cluster::mmu_shift(k);
     Low::new(
         zone::node(k)
             .mem_map(k)
-            .wrapping_add(pfn.wrapping_mul(page_struct_bytes(k))),
+            .wrapping_add(number.wrapping_mul(page_struct_bytes(k))),
     )
 }
 

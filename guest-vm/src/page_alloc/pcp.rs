@@ -7,6 +7,7 @@
 
 use super::zone::PerCpuPages;
 use super::{Zone, buddy, zone_of};
+use crate::cluster;
 use crate::kernel::Kernel;
 use crate::layout::Page;
 use crate::ptr::Low;
@@ -24,8 +25,10 @@ pub enum Temperature {
 /// Sets a zone's lists up for its size.
 pub fn init<K: Kernel>(k: K, zone: Low<Zone>) {
     let mut batch = zone.present_pages(k) / 1024;
-    if batch > 64 {
-        batch = 64;
+    // 256 kB.
+    let most = 64 >> cluster::mmu_shift(k);
+    if batch > most {
+        batch = most;
     }
     batch /= 4;
     if batch < 1 {

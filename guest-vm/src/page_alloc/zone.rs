@@ -6,6 +6,7 @@
 //!
 //! Invariant: `free_pages` is the number of pages on the free lists of the buddy allocator (not on per-CPU lists).
 
+use crate::cluster;
 use crate::guest_struct;
 use crate::kernel::Kernel;
 use crate::list::ListHead;
@@ -99,6 +100,8 @@ guest_struct! {
     at 6160 => word totalhigh_pages, set_totalhigh_pages: u32;
     /// Bytes of a cache line the kernel was built for (chain_line of the boot information).
     at 6164 => word l1_line, set_l1_line: u32;
+    /// PAGE_MMUSHIFT, read by clustered kernels only ([`crate::cluster`]).
+    at 6168 => word mmu_shift, set_mmu_shift: u32;
 }
 
 /// The node.
@@ -132,8 +135,9 @@ pub fn setup_watermarks<K: Kernel>(k: K) {
     let lowmem =
         zone(k, ZoneKind::Dma).present_pages(k) + zone(k, ZoneKind::Normal).present_pages(k);
     // sqrt(lowmem kB * 16) of later versions is sqrt(lowmem kB) in 2.6.7: 957 kB for 896 MB.
-    let kbytes = int_sqrt(lowmem << 2).clamp(128, 16_384);
-    let pages_min = kbytes >> 2;
+    let shift = 2 + cluster::mmu_shift(k);
+    let kbytes = int_sqrt(lowmem << shift).clamp(128, 16_384);
+    let pages_min = kbytes >> shift;
     for kind in ZoneKind::ALL {
         let zone = zone(k, kind);
         let present = zone.present_pages(k);

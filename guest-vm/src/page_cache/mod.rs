@@ -21,6 +21,7 @@ pub mod truncate;
 pub mod write;
 
 use crate::bug_on;
+use crate::cluster;
 use crate::file;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
@@ -28,7 +29,7 @@ use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
 use crate::layout::{File, Mapping, Page, Vma, pg, vm_ops};
 use crate::lru;
 use crate::page;
-use crate::page_alloc::{self, Gfp, page_to_pfn};
+use crate::page_alloc::{self, Gfp};
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::radix_tree;
@@ -36,7 +37,7 @@ use crate::root;
 use crate::shmem;
 use lowmem_abi::layout::PAGE_SHIFT;
 use lowmem_abi::owner::Owner;
-use lowmem_abi::port::{Transfer, TransferKind};
+use lowmem_abi::port::TransferKind;
 use lowmem_abi::probe::Probe;
 
 guest_struct! {
@@ -136,7 +137,7 @@ pub fn truncate_complete_page<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<
 /// Fills a page with zeros through kmap_atomic (clear_user_highpage).
 pub fn clear_highpage<K: Kernel>(k: K, page: Low<Page>) {
     let at = kmap_atomic(k, page, KmType::User0);
-    k.clear_page(at);
+    cluster::clear_page(k, at);
     kunmap_atomic(k, at, KmType::User0);
 }
 
@@ -144,7 +145,7 @@ pub fn clear_highpage<K: Kernel>(k: K, page: Low<Page>) {
 pub fn copy_highpage<K: Kernel>(k: K, to: Low<Page>, from: Low<Page>) {
     let source = kmap_atomic(k, from, KmType::User0);
     let target = kmap_atomic(k, to, KmType::User1);
-    k.copy_page(target, source);
+    cluster::copy_page(k, target, source);
     kunmap_atomic(k, source, KmType::User0);
     kunmap_atomic(k, target, KmType::User1);
 }
@@ -164,12 +165,7 @@ pub fn file_read_page<K: Kernel>(k: K, file: Low<File>, index: u32) -> Result<Fo
         page::put_page(k, page);
         return Err(e);
     }
-    k.transfer(Transfer {
-        kind: TransferKind::FileRead as u32,
-        pfn: page_to_pfn(k, page),
-        file: file.id(k),
-        index,
-    });
+    cluster::transfer(k, TransferKind::FileRead, page, (file.id(k), index));
     page::set(k, page, pg::UPTODATE);
     page::unlock_page(k, page);
     Ok(Found { page, major: true })
@@ -201,7 +197,7 @@ pub fn nopage<K: Kernel>(k: K, vma: Low<Vma>, addr: u32) -> Result<Found, Oom> {
     Ok(found)
 }
 
-/// vm_ops->populate: maps `bytes` at `addr` of `vma` to the pages from `pgoff` on, reading what is not cached
+/// vm_ops->populate: maps `bytes` at `addr` of `vma` to what the file has from page offset `pgoff` on, reading what is not cached
 /// (filemap_populate, shmem_populate; blocking). mmap_sem is held.
 pub fn populate<K: Kernel>(
     k: K,
@@ -213,9 +209,12 @@ pub fn populate<K: Kernel>(
     let file = vma.file(k);
     let mut done = 0;
     while done < bytes >> PAGE_SHIFT {
-        let found = file_read_page(k, file, pgoff.wrapping_add(done))?;
+        let at = pgoff.wrapping_add(done);
+        let found = file_read_page(k, file, cluster::index_of(k, at))?;
         lru::mark_page_accessed(k, found.page);
-        let r = crate::mm::populate::install_page(k, vma, addr + (done << PAGE_SHIFT), found.page);
+        let sub = cluster::sub_of(k, at);
+        let to = addr + (done << PAGE_SHIFT);
+        let r = crate::mm::populate::install_page(k, vma, to, (found.page, sub));
         if r.is_err() {
             page::put_page(k, found.page);
             return r;

@@ -3,13 +3,15 @@
 //!
 //! Page tables first, private copies included, under i_mmap_lock and with truncate_count raised, so that a fault that had looked the
 //! page up before asks again; then the cache, in two passes: what is free at once, then what is locked or being written.
-//! Left out: the part of the last page behind a length that is no multiple of a page, SIGBUS beyond the end (such pages read
+//! Left out: the part of the last frame behind a length that is no multiple of 4 KB, SIGBUS beyond the end (such pages read
 //! as zeros).
 //!
 //! Invariant: afterwards no page of the mapping has an index of `first` or more, and no pte shows one that had.
 
+use crate::cluster;
 use crate::io::wait_on_page_writeback;
 use crate::kernel::Kernel;
+use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
 use crate::layout::pg;
 use crate::layout::{Mapping, Vma};
 use crate::list::ListHead;
@@ -24,10 +26,16 @@ use crate::rmap::file::{FileVmas, SHARED, lock_i_mmap, unlock_i_mmap};
 use lowmem_abi::layout::PAGE_SHIFT;
 use lowmem_abi::port::{Transfer, TransferKind};
 
-/// vmtruncate of the file `id` to `first` pages.
+/// vmtruncate of the file `id` to `first` pages of 4 KB.
 pub fn vmtruncate<K: Kernel>(k: K, mapping: Low<Mapping>, id: u32, first: u32) {
     unmap_mapping_range(k, mapping, first);
-    truncate_inode_pages(k, mapping, first);
+    let whole = cluster::index_of(k, first);
+    if cluster::sub_of(k, first) == 0 {
+        truncate_inode_pages(k, mapping, whole);
+    } else {
+        truncate_inode_pages(k, mapping, whole + 1);
+        truncate_partial_page(k, mapping, first);
+    }
     k.transfer(Transfer {
         kind: TransferKind::FileTruncate as u32,
         pfn: 0,
@@ -36,7 +44,26 @@ pub fn vmtruncate<K: Kernel>(k: K, mapping: Low<Mapping>, id: u32, first: u32) {
     });
 }
 
-/// unmap_mapping_range from page `first` to the end, private copies as well.
+/// truncate_partial_page: the sub-pages of the last page that lie behind the end become zeros, if it is cached.
+fn truncate_partial_page<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32) {
+    let page = page_cache::find_get_page(k, mapping, cluster::index_of(k, first));
+    if page.is_null() {
+        return;
+    }
+    page::lock_page(k, page);
+    wait_on_page_writeback(k, page);
+    let at = kmap_atomic(k, page, KmType::User0);
+    let mut sub = cluster::sub_of(k, first);
+    while sub < cluster::mmu_count(k) {
+        k.clear_page(at.at(sub << PAGE_SHIFT));
+        sub += 1;
+    }
+    kunmap_atomic(k, at, KmType::User0);
+    page::unlock_page(k, page);
+    page::put_page(k, page);
+}
+
+/// unmap_mapping_range from page offset `first` to the end, private copies as well.
 pub fn unmap_mapping_range<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32) {
     lock_i_mmap(k, mapping);
     mapping.set_truncate_count(k, mapping.truncate_count(k).wrapping_add(1));

@@ -7,13 +7,14 @@
 //!
 //! Invariant: a page is up to date before its lock is given back.
 
-use crate::kernel::{Kernel, Oom};
+use crate::cluster;
+use crate::kernel::{Efault, Kernel, Oom};
 use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
 use crate::layout::{File, Page, pg};
 use crate::lru;
 use crate::mm::Errno;
 use crate::page;
-use crate::page_alloc::{self, Gfp, page_to_pfn};
+use crate::page_alloc::{self, Gfp};
 use crate::page_cache::{add_to_page_cache_lru, clear_highpage, find_get_page};
 use crate::percpu::this_cpu;
 use crate::ptr::{Kmapped, Low};
@@ -21,7 +22,7 @@ use crate::uaccess::copy_from_user;
 use crate::writeback::balance::balance_dirty_pages_ratelimited;
 use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
 use lowmem_abi::owner::Owner;
-use lowmem_abi::port::{Transfer, TransferKind};
+use lowmem_abi::port::TransferKind;
 
 /// Where in the per-CPU page the byte that touches the user's buffer is read to.
 const TOUCHED: u32 = 244;
@@ -33,7 +34,7 @@ pub struct Request {
     pub from: u32,
     /// Bytes.
     pub bytes: u32,
-    /// First page of the file.
+    /// First page of 4 KB of the file.
     pub index: u32,
     /// Byte in that page.
     pub offset: u32,
@@ -43,26 +44,33 @@ pub struct Request {
 pub fn file_write<K: Kernel>(k: K, file: Low<File>, r: Request) -> Result<u32, Errno> {
     let mapping = file.f_mapping(k);
     let mut left = r.bytes;
-    let (mut from, mut index, mut offset) = (r.from, r.index, r.offset);
+    let (mut from, mut offset) = (r.from, r.offset);
+    let mut index = cluster::index_of(k, r.index);
+    offset += cluster::sub_of(k, r.index) << PAGE_SHIFT;
     while left != 0 {
-        let room = PAGE_SIZE - offset;
+        let room = cluster::page_bytes(k) - offset;
         let n = if left < room { left } else { room };
-        fault_in_pages_readable(k, from, n)?;
+        fault_in_pages_readable(k, from, first_part(n, offset))?;
         let page = grab_cache_page(k, file, index).map_err(|_| Errno::Enomem)?;
         if !page::test(k, page, pg::UPTODATE) {
-            if n != PAGE_SIZE {
+            if n != cluster::page_bytes(k) {
                 read(k, file, page, index);
             }
             // Reclaim on behalf of the new page may have taken the buffer; the real copy would fail and be made again by kmap.
-            if let Err(e) = fault_in_pages_readable(k, from, n) {
+            if let Err(e) = fault_in_pages_readable(k, from, first_part(n, offset)) {
                 page::unlock_page(k, page);
                 page::put_page(k, page);
                 return Err(e);
             }
         }
-        let at = kmap_atomic(k, page, KmType::User0);
-        let copied = copy_from_user(k, at.at(offset), from, n);
-        kunmap_atomic(k, at, KmType::User0);
+        let copied = if cluster::clustered(k) {
+            copy_frames(k, page, (from, n), offset)
+        } else {
+            let at = kmap_atomic(k, page, KmType::User0);
+            let copied = copy_from_user(k, at.at(offset), from, n);
+            kunmap_atomic(k, at, KmType::User0);
+            copied
+        };
         page::set(k, page, pg::UPTODATE);
         page::set_page_dirty(k, page);
         page::unlock_page(k, page);
@@ -76,6 +84,34 @@ pub fn file_write<K: Kernel>(k: K, file: Low<File>, r: Request) -> Result<u32, E
         index = index.wrapping_add(1);
     }
     Ok(r.bytes)
+}
+
+/// Of `n` bytes for a page from `offset` on, those in the first frame.
+#[inline(always)]
+fn first_part(n: u32, offset: u32) -> u32 {
+    let room = PAGE_SIZE - (offset & (PAGE_SIZE - 1));
+    if n < room { n } else { room }
+}
+
+/// The copy into a clustered page, frame by frame, each part of the buffer touched right before.
+fn copy_frames<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    (mut from, mut left): (u32, u32),
+    mut offset: u32,
+) -> Result<(), Efault> {
+    while left != 0 {
+        let n = first_part(left, offset);
+        fault_in_pages_readable(k, from, n).map_err(|_| Efault)?;
+        let at = kmap_atomic(k, page, KmType::User0);
+        let copied = copy_from_user(k, at.at(offset), from, n);
+        kunmap_atomic(k, at, KmType::User0);
+        copied?;
+        from = from.wrapping_add(n);
+        offset += n;
+        left -= n;
+    }
+    Ok(())
 }
 
 /// Reads a byte of each page that `bytes` at `user` touch (at most two).
@@ -109,12 +145,7 @@ fn grab_cache_page<K: Kernel>(k: K, file: Low<File>, index: u32) -> Result<Low<P
 /// prepare_write of a part: the rest comes from the device, or is zero.
 fn read<K: Kernel>(k: K, file: Low<File>, page: Low<Page>, index: u32) {
     if file.f_mapping(k).a_ops(k) == crate::layout::vm_ops::FILE {
-        k.transfer(Transfer {
-            kind: TransferKind::FileRead as u32,
-            pfn: page_to_pfn(k, page),
-            file: file.id(k),
-            index,
-        });
+        cluster::transfer(k, TransferKind::FileRead, page, (file.id(k), index));
     } else {
         clear_highpage(k, page);
     }

@@ -336,9 +336,7 @@ pub(super) fn check_anon_page<K: Kernel>(
     let mut at = head.next(k);
     while at != head {
         let vma = vma_of_node(k, at);
-        if let Some(addr) = object::vma_address(k, page, vma) {
-            places.push((vma.mm(k).va(), addr));
-        }
+        object::check::add_places(k, page, vma, &mut places);
         at = at.next(k);
     }
     object::check::once_each(places, ptes)

@@ -448,9 +448,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         object::check::check_page(k, page, ptes, || {
             let mut places = Vec::new();
             each_vma_of(k, page, |vma| {
-                if let Some(addr) = object::vma_address(k, page, vma) {
-                    places.push((vma.mm(k).va(), addr));
-                }
+                object::check::add_places(k, page, vma, &mut places);
                 false
             });
             object::check::once_each(places, ptes)
@@ -471,7 +469,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         if at == head {
             return Err("page of an anon_vma that its vma is not linked to");
         }
-        if object::vma_address(k, page, vma) != Some(addr) {
+        if !object::check::shows(k, page, vma, addr) {
             return Err("anonymous page not at its index");
         }
         Ok(())

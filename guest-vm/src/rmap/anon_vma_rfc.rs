@@ -324,7 +324,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
         if !is_direct(k, page) && of_vma(k, vma).va() != page.mapping(k) {
             return Err("page of another anon_vma than its vma's");
         }
-        if object::vma_address(k, page, vma) != Some(addr) {
+        if !object::check::shows(k, page, vma, addr) {
             return Err("anonymous page not at its index");
         }
         Ok(())
@@ -357,7 +357,7 @@ fn check_anon_page<K: Kernel>(
     if real != direct_vma(k, page) {
         return Err(("direct page points at another vma", pte.addr));
     }
-    if object::vma_address(k, page, real) != Some(pte.addr) {
+    if !object::check::shows(k, page, real, pte.addr) {
         return Err(("direct page not at its index", pte.addr));
     }
     Ok(())

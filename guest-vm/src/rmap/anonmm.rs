@@ -14,8 +14,10 @@
 //! included. Every pte of an anonymous page is at page->index.
 
 use super::object::{self, Candidate, Checks};
-use super::{Move, PteAt, ReverseMap, Unmap, anon_page_at, mapcount};
+use super::window::{self, Searched};
+use super::{Move, Moving, PteAt, ReverseMap, Unmap, anon_page_at, mapcount};
 use crate::bug_on;
+use crate::cluster::{self, Window, maps};
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom, Planted};
 use crate::layout::{Mm, Page, Vma, mm_rmap_at, pg};
@@ -25,11 +27,12 @@ use crate::objects::objects;
 use crate::page;
 use crate::page_alloc::Gfp;
 use crate::percpu::{State, mod_page_state};
-use crate::pgtable::{pte_unmap, ptep_test_and_clear_young};
+use crate::pgtable::{pte_get, pte_lookup, pte_unmap, ptep_test_and_clear_young};
 use crate::ptr::{Kmapped, Low};
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
 use crate::sync::SpinLock;
 use crate::tlb::flush_tlb_page;
+use lowmem_abi::layout::PAGE_SHIFT;
 use lowmem_abi::probe::Probe;
 
 guest_struct! {
@@ -111,6 +114,24 @@ fn find_pte<K: Kernel>(k: K, page: Low<Page>, anonmm: Low<Anonmm>) -> Candidate 
     object::find_pte_at(k, page, mm, page.index(k))
 }
 
+/// The page's window in the mm of `anonmm`, its page_table_lock taken; None: no page there.
+fn enter<K: Kernel>(k: K, page: Low<Page>, anonmm: Low<Anonmm>) -> Result<Option<Searched>, Unmap> {
+    k.probe(Probe::VmaVisited);
+    let mm = anonmm.mm(k);
+    if mm.is_null() || mm.rss(k) == 0 {
+        return Ok(None);
+    }
+    if !mm.page_table_lock(k).trylock(k) {
+        k.probe(Probe::UnmapAgain);
+        return Err(Unmap::Again);
+    }
+    Ok(Some(Searched {
+        mm,
+        vma: Low::NULL,
+        window: Window::at_base(k, page.index(k)),
+    }))
+}
+
 /// Whether a walk over the family goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Walk {
@@ -143,6 +164,17 @@ fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     let mut referenced = 0;
     let mut living: Low<Anonmm> = Low::NULL;
     each_of_family(k, page, |anonmm| {
+        if cluster::clustered(k) {
+            let before = left;
+            if let Ok(Some(s)) = enter(k, page, anonmm) {
+                referenced += window::referenced(k, page, s, &mut left);
+                s.mm.page_table_lock(k).unlock(k);
+            }
+            if living.is_null() && left != before {
+                living = anonmm;
+            }
+            return if left == 0 { Walk::Stop } else { Walk::On };
+        }
         if let Candidate::At(pte, _) = find_pte(k, page, anonmm) {
             let mm = anonmm.mm(k);
             let young = ptep_test_and_clear_young(k, pte);
@@ -190,6 +222,17 @@ fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
 
 /// try_to_unmap_one. `Success` means: go on with the next mm.
 fn unmap_one<K: Kernel>(k: K, page: Low<Page>, anonmm: Low<Anonmm>) -> Unmap {
+    if cluster::clustered(k) {
+        return match enter(k, page, anonmm) {
+            Ok(None) => Unmap::Success,
+            Ok(Some(s)) => {
+                let r = window::unmap(k, page, s, Checks::Hybrid);
+                s.mm.page_table_lock(k).unlock(k);
+                r
+            }
+            Err(r) => r,
+        };
+    }
     let pte = match find_pte(k, page, anonmm) {
         Candidate::Vain => return Unmap::Success,
         Candidate::Busy => return Unmap::Again,
@@ -259,7 +302,8 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
             let anonmm = of_mm(k, vma.mm(k));
             bug_on!(k, Anonmm, page.mapping(k) != 0, page.va());
             page::set(k, page, pg::ANON);
-            page.set_index(k, at.addr);
+            let sub = cluster::sub_of(k, cluster::linear_pgoff(k, vma, at.addr));
+            page.set_index(k, at.addr.wrapping_sub(sub << PAGE_SHIFT));
             page.set_mapping(k, anonmm.va());
             get(k, anonmm);
             mod_page_state(k, State::NrMapped, 1);
@@ -287,6 +331,41 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         if alone { Move::Go } else { Move::Again }
     }
 
+    /// can_move of a window: its ptes take the index along if nobody else maps the page. Those that went before are counted where they
+    /// are now; a part of a window that stays behind, or another mm, is in the way.
+    fn moving_frames(k: K, m: &Moving) -> Move {
+        let Some(pte) = pte_lookup(k, m.mm, m.from) else {
+            return Move::Go;
+        };
+        let (page, entry) = (anon_page_at(k, pte), pte_get(k, pte));
+        pte_unmap(k, pte);
+        if page.is_null() {
+            return Move::Go;
+        }
+        let offset = cluster::sub_of(k, entry.pfn()) << PAGE_SHIFT;
+        let base = m.to.wrapping_sub(offset);
+        if page.index(k) == base {
+            return Move::Go;
+        }
+        let mut here = Window::at_base(k, m.from.wrapping_sub(offset));
+        here.start = here.start.max(m.range.0);
+        here.end = here.end.min(m.range.1);
+        let mut own = 0;
+        for window in [here, Window::at_base(k, base)] {
+            window.scan(k, m.mm, |at| {
+                own += maps(k, at.pte, page) as u32;
+                true
+            });
+        }
+        page::map_lock(k, page);
+        let alone = page.rmap(k) == own;
+        if alone {
+            page.set_index(k, base);
+        }
+        page::map_unlock(k, page);
+        if alone { Move::Go } else { Move::Again }
+    }
+
     #[inline(always)]
     fn clashes(k: K, page: Low<Page>, addr: u32) -> bool {
         page.index(k) != addr
@@ -309,7 +388,8 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         object::check::check_page(k, page, ptes, || {
             let head = of_page(k, page).head(k);
             for m in ptes {
-                if m.addr != page.index(k) {
+                let offset = cluster::sub_of(k, crate::pgtable::Pte(m.pte).pfn()) << PAGE_SHIFT;
+                if m.addr.wrapping_sub(offset) != page.index(k) {
                     return Err(("pte of an anonymous page not at its index", m.addr));
                 }
                 if of_mm(k, Low::new(m.mm)).head(k) != head {
@@ -347,7 +427,7 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
             }
             *expected.entry(anonmm.va()).or_default() += 1;
         });
-        for pfn in 0..crate::page_alloc::zone::node(k).max_pfn(k) {
+        for pfn in crate::check::frames(k) {
             let page = crate::page_alloc::pfn_to_page(k, pfn);
             if page.count(k) != 0 && page::test(k, page, pg::ANON) {
                 *expected.entry(page.mapping(k)).or_default() += 1;

@@ -5,7 +5,7 @@
 //!
 //! Invariant: nothing is decided here; each function calls the same function of the scheme that the axes name.
 
-use super::{Adjust, Move, PteAt, ReverseMap, Spare, Unmap};
+use super::{Adjust, Move, Moving, PteAt, ReverseMap, Spare, Unmap};
 use super::{anon_vma, anon_vma_chain, anon_vma_rfc, anonmm};
 use super::{objrmap, pte_chain, pte_chain_dl, pte_chain_v1, swap_out};
 use crate::axes::MapKind;
@@ -120,6 +120,8 @@ impl<K: Kernel> ReverseMap<K> for Any {
         fn remove(page: Low<Page>, pte: Kmapped);
         fn mapped(page: Low<Page>) -> bool;
         fn mapcount(page: Low<Page>) -> u32;
+        fn counted(page: Low<Page>, ptes: &[crate::check::Mapper]) -> u32;
+        fn moving_frames(m: &Moving) -> Move;
         fn page_referenced(page: Low<Page>) -> u32;
         fn try_to_unmap(page: Low<Page>) -> Unmap;
         fn check_page(page: Low<Page>, ptes: &[crate::check::Mapper])

@@ -8,6 +8,7 @@
 //!
 //! Invariant: every vma with a file is exactly once in tree, list or nonlinear list of its file.
 
+use crate::cluster;
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, Vma, has_i_mmap_writable, has_shared_sem, vm};
 use crate::list::ListHead;
@@ -229,6 +230,17 @@ impl FileVmas {
     /// A walk.
     pub fn new<K: Kernel>(k: K, mapping: Low<Mapping>, pgoff: u32) -> Self {
         Self::range(k, mapping, pgoff, pgoff)
+    }
+
+    /// A walk over the vmas that may map the page at `index`.
+    #[inline(always)]
+    pub fn of_page<K: Kernel>(k: K, mapping: Low<Mapping>, index: u32) -> Self {
+        if cluster::clustered(k) {
+            let first = index << cluster::mmu_shift(k);
+            Self::range(k, mapping, first, first + (cluster::mmu_count(k) - 1))
+        } else {
+            Self::new(k, mapping, index)
+        }
     }
 
     /// A walk over the vmas that may map any page offset from `first` to `last`.

@@ -21,6 +21,7 @@ pub mod pte_chain;
 pub mod pte_chain_dl;
 pub mod pte_chain_v1;
 pub mod swap_out;
+mod window;
 
 use crate::axes::MapKind;
 use crate::kernel::{Kernel, Oom};
@@ -49,6 +50,19 @@ pub enum Move {
     Go,
     /// Not while others map it: the caller breaks sharing by a write fault at the old place and asks again.
     Again,
+}
+
+/// A pte of a clustered page that mremap is about to move.
+#[derive(Debug, Clone, Copy)]
+pub struct Moving {
+    /// Whose it is.
+    pub mm: Low<Mm>,
+    /// Where it is.
+    pub from: u32,
+    /// Where it goes.
+    pub to: u32,
+    /// First address and end of all that this call moves.
+    pub range: (u32, u32),
 }
 
 /// Where a pte lies, as a scheme may need to remember it.
@@ -246,7 +260,11 @@ pub trait ReverseMap<K: Kernel> {
     fn moving(_k: K, _from: Kmapped, _vma: Low<Vma>, _addr: u32) -> Move {
         Move::Go
     }
-    /// Whether a page that was just swapped in at `addr` is mapped elsewhere at a place from which this pte cannot be
+    /// The same of a clustered page, before either pte is mapped; `Again` asks the caller to split what moves off the page.
+    fn moving_frames(_k: K, _m: &Moving) -> Move {
+        Move::Go
+    }
+    /// Whether a page that was just swapped in at `addr` (of a clustered page: with its first sub-page there) is mapped elsewhere at a place from which this pte cannot be
     /// found, so that it must be copied at once. Swap-in and swapoff ask after [`ReverseMap::add_anon`].
     fn clashes(_k: K, _page: Low<Page>, _addr: u32) -> bool {
         false
@@ -263,6 +281,11 @@ pub trait ReverseMap<K: Kernel> {
     #[inline(always)]
     fn mapcount(k: K, page: Low<Page>) -> u32 {
         page.rmap(k)
+    }
+    /// How many that is for these ptes: each, or of a clustered page with chains each group of ptes. Native only.
+    #[cfg(not(target_os = "none"))]
+    fn counted(_k: K, _page: Low<Page>, ptes: &[crate::check::Mapper]) -> u32 {
+        ptes.len() as u32
     }
     /// Counts and clears the references of a locked page. The caller holds the page lock and the bit lock
     /// ([`crate::page::map_lock`]), as shrink_list does.

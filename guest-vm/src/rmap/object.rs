@@ -8,6 +8,7 @@
 //! Invariant: functions here are called with the page lock and the bit lock held and leave every other lock free.
 
 use crate::bug_on;
+use crate::cluster;
 use crate::kernel::{Kernel, Planted};
 use crate::layout::{Mapping, Mm, Page, Vma, pg, vm};
 use crate::list::ListHead;
@@ -18,8 +19,8 @@ use crate::pgtable::{
     Pte, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, ptep_test_and_clear_young, set_pte,
 };
 use crate::ptr::{Kmapped, Low};
-use crate::rmap::Unmap;
 use crate::rmap::file::{FileVmas, SHARED, trylock_i_mmap, unlock_i_mmap};
+use crate::rmap::{Unmap, window};
 use crate::swap::{self, swap_duplicate};
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
@@ -88,6 +89,9 @@ pub(super) fn find_pte_at<K: Kernel>(k: K, page: Low<Page>, mm: Low<Mm>, addr: u
 
 /// page_referenced_one: 1 if the pte of `vma` was young. `left` counts down found ptes.
 pub fn referenced_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>, left: &mut u32) -> u32 {
+    if cluster::clustered(k) {
+        return window::referenced_one(k, page, vma, left);
+    }
     match find_pte(k, page, vma) {
         Candidate::Vain | Candidate::Busy => 0,
         Candidate::At(pte, addr) => {
@@ -114,6 +118,9 @@ pub enum Checks {
 
 /// try_to_unmap_one. `Success` means: go on with the next vma.
 pub fn unmap_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>, checks: Checks) -> Unmap {
+    if cluster::clustered(k) {
+        return window::unmap_one(k, page, vma, checks);
+    }
     let (pte, addr) = match find_pte(k, page, vma) {
         Candidate::Vain => return Unmap::Success,
         Candidate::Busy => return Unmap::Again,
@@ -151,6 +158,18 @@ pub(super) fn unmap_found<K: Kernel>(
         k.probe(Probe::UnmapPinned);
         return Unmap::Fail;
     }
+    clear_found(k, page, vma, (pte, addr));
+    Unmap::Success
+}
+
+/// The end of a pte to which nothing objects.
+#[inline(always)]
+pub(super) fn clear_found<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    vma: Low<Vma>,
+    (pte, addr): (Kmapped, u32),
+) {
     let old = ptep_get_and_clear(k, pte);
     flush_tlb_page(k, vma, addr);
     k.probe(Probe::PteCleared);
@@ -161,10 +180,9 @@ pub(super) fn unmap_found<K: Kernel>(
         bug_on!(k, Object, !page::swap_cached(k, page), page.va());
         let entry = swap::entry_of(k, page);
         bug_on!(k, Object, !swap_duplicate(k, entry), entry.0);
-        set_pte(k, pte, entry.to_pte());
+        set_pte(k, pte, entry.to_pte(cluster::sub_of(k, old.pfn())));
     }
     drop_mapping(k, vma.mm(k), page);
-    Unmap::Success
 }
 
 /// rss, mapcount and the pte's reference.
@@ -230,7 +248,7 @@ pub fn referenced_file<K: Kernel>(k: K, page: Low<Page>) -> u32 {
         return 0;
     }
     let mut referenced = 0;
-    let mut vmas = FileVmas::new(k, mapping, page.index(k));
+    let mut vmas = FileVmas::of_page(k, mapping, page.index(k));
     while let Some(vma) = vmas.next(k).get() {
         let both = vm::LOCKED | vm::MAYSHARE;
         if vma.flags(k) & both == both {
@@ -255,7 +273,7 @@ pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>, checks: Checks) -> Unmap {
         return Unmap::Again;
     }
     let mut result = Unmap::Again;
-    let mut vmas = FileVmas::new(k, mapping, page.index(k));
+    let mut vmas = FileVmas::of_page(k, mapping, page.index(k));
     while let Some(vma) = vmas.next(k).get() {
         if unmap_one(k, page, vma, checks) == Unmap::Fail {
             result = Unmap::Fail;
@@ -450,8 +468,9 @@ fn cluster_pte<K: Kernel>(k: K, vma: Low<Vma>, (pte, addr): (Kmapped, u32), left
     let old = ptep_get_and_clear(k, pte);
     flush_tlb_page(k, vma, addr);
     k.probe(Probe::PteCleared);
-    if page.index(k) != page::linear_page_index(k, vma, addr) {
-        set_pte(k, pte, Pte::file(page.index(k)));
+    let pgoff = cluster::pgoff_of(k, page.index(k), old);
+    if pgoff != cluster::linear_pgoff(k, vma, addr) {
+        set_pte(k, pte, Pte::file(pgoff));
     }
     if old.dirty() {
         page::set_page_dirty(k, page);

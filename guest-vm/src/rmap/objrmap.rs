@@ -85,7 +85,7 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
         }
     }
     fn moved(k: K, page: Low<Page>, old: PteAt, new: PteAt, spare: &mut Low<PteChain>) {
-        if !anon(k, page) {
+        if !anon(k, page) || chained::same_group(k, old.pte, new.pte) {
             return;
         }
         pte_chain::remove_entry(k, page, old.pte);
@@ -95,6 +95,14 @@ impl<K: Kernel> ReverseMap<K> for Hybrid {
     #[inline(always)]
     fn mapped(k: K, page: Low<Page>) -> bool {
         pte_chain::mapped(k, page)
+    }
+    #[cfg(not(target_os = "none"))]
+    fn counted(k: K, page: Low<Page>, ptes: &[crate::check::Mapper]) -> u32 {
+        if anon(k, page) {
+            chained::groups(k, ptes).len() as u32
+        } else {
+            ptes.len() as u32
+        }
     }
     fn mapcount(k: K, page: Low<Page>) -> u32 {
         if anon(k, page) {

@@ -163,7 +163,7 @@ pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(PteAddr)) 
 
 /// page_add_rmap.
 pub(super) fn add<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped, spare: &mut Low<PteChain>) {
-    if page::test(k, page, pg::RESERVED) {
+    if page::test(k, page, pg::RESERVED) || chained::group_has_other(k, page, pte) {
         return;
     }
     let pte = PteAddr::of(k, pte);
@@ -225,7 +225,7 @@ fn fill_hole<K: Kernel>(k: K, page: Low<Page>, chain: Low<PteChain>, i: u32) -> 
 
 /// page_remove_rmap: walks the chain until it finds the pte.
 pub(super) fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
-    if page::test(k, page, pg::RESERVED) {
+    if page::test(k, page, pg::RESERVED) || chained::group_has_other(k, page, pte) {
         return;
     }
     let pte = PteAddr::of(k, pte);
@@ -257,6 +257,10 @@ pub(super) fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
     page::map_unlock(k, page);
 }
 
+/// A group is named as a whole: nothing changes.
+#[inline(always)]
+fn moved_within<K: Kernel>(_: K, _: Low<Page>, _: Kmapped, _: Kmapped) {}
+
 /// The scheme.
 #[derive(Debug, Clone, Copy)]
 pub enum PteChains {}
@@ -286,6 +290,10 @@ impl<K: Kernel> ReverseMap<K> for PteChains {
     #[inline(always)]
     fn mapped(k: K, page: Low<Page>) -> bool {
         mapped(k, page)
+    }
+    #[cfg(not(target_os = "none"))]
+    fn counted(k: K, _: Low<Page>, ptes: &[crate::check::Mapper]) -> u32 {
+        chained::groups(k, ptes).len() as u32
     }
     fn mapcount(k: K, page: Low<Page>) -> u32 {
         count(k, page)
@@ -342,7 +350,7 @@ pub(super) fn count<K: Kernel>(k: K, page: Low<Page>) -> u32 {
 /// The ptes' half of page_referenced; a chain of one entry is collapsed.
 pub(super) fn chain_referenced<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     if page::test(k, page, pg::DIRECT) {
-        return entry_young(k, direct(k, page));
+        return entry_young(k, page, direct(k, page));
     }
     let n = nrpte(k);
     let mut referenced = 0;
@@ -356,7 +364,7 @@ pub(super) fn chain_referenced<K: Kernel>(k: K, page: Low<Page>) -> u32 {
             if pte.is_none() {
                 break;
             }
-            referenced += entry_young(k, pte);
+            referenced += entry_young(k, page, pte);
             entries += 1;
             i -= 1;
         }

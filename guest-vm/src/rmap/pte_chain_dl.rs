@@ -9,11 +9,15 @@
 //! pages for both would spare a load and need blocks of two pages for ever. With HIGHPTE the page table goes to high memory, its shadow
 //! stays: a list in high memory would map a page for every link.
 //!
+//! Of a clustered page a group of ptes has one element, that of the first of them that maps the page (several pages may be mapped in a
+//! group): the shadow is as large as the page table and used in part.
+//!
 //! Invariant: page->rmap is the first element; an element is on the list of the page that its pte maps; first.prev is null.
 
 use super::chained::{self, PteAddr, each_pte_alike, entry_young, unmap_asserts, unmap_entry};
 use super::{PteAt, ReverseMap, Unmap};
 use crate::bug_on;
+use crate::cluster;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
 use crate::kmap::kmap_atomic_to_phys;
@@ -42,17 +46,19 @@ fn link_of<K: Kernel>(k: K, pte: Kmapped) -> Low<Link> {
     } else {
         virt_to_page(k, pte.0)
     };
-    Low::new(table.private(k) + (pte.0 & 0xfff))
+    Low::new(table.private(k) + (pte.0 & (cluster::page_bytes(k) - 1)))
 }
 
-/// The pte of an element.
+/// The pte of an element; of a clustered page its group.
 #[inline(always)]
 fn pte_of<K: Kernel>(k: K, link: Low<Link>) -> PteAddr {
-    let (twin, offset) = (virt_to_page(k, link.va()).private(k), link.va() & 0xfff);
+    let twin = virt_to_page(k, link.va()).private(k);
+    let offset = link.va() & (cluster::page_bytes(k) - 1);
+    let mask = chained::group_mask(k);
     if k.highpte() {
-        PteAddr::from_words(twin << 12 | offset, twin >> 20)
+        PteAddr::from_words(((twin << 12) + offset) & mask, twin >> 20)
     } else {
-        PteAddr::from_words(twin + offset, 0)
+        PteAddr::from_words((twin + offset) & mask, 0)
     }
 }
 
@@ -73,6 +79,14 @@ pub fn each_entry<K: Kernel>(k: K, page: Low<Page>, f: &mut dyn FnMut(PteAddr)) 
 /// To the head of the list; the bit lock is held.
 fn add<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped, (): &mut ()) {
     if page::test(k, page, pg::RESERVED) {
+        return;
+    }
+    if let Some(first) = chained::first_other(k, page, pte) {
+        if pte.0 < first.0 {
+            page::map_lock(k, page);
+            relink(k, page, link_of(k, first), link_of(k, pte));
+            page::map_unlock(k, page);
+        }
         return;
     }
     let link = link_of(k, pte);
@@ -103,8 +117,32 @@ fn unlink<K: Kernel>(k: K, page: Low<Page>, link: Low<Link>) {
     }
 }
 
+/// Puts `to` into `from`'s place: the group has another first pte now.
+fn relink<K: Kernel>(k: K, page: Low<Page>, from: Low<Link>, to: Low<Link>) {
+    let (next, prev) = (from.next(k), from.prev(k));
+    to.set_next(k, next);
+    to.set_prev(k, prev);
+    if !next.is_null() {
+        next.set_prev(k, to);
+    }
+    if prev.is_null() {
+        bug_on!(k, PteChainDl, page.rmap(k) != from.va(), page.va());
+        page.set_rmap(k, to.va());
+    } else {
+        prev.set_next(k, to);
+    }
+}
+
 fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
     if page::test(k, page, pg::RESERVED) {
+        return;
+    }
+    if let Some(first) = chained::first_other(k, page, pte) {
+        if pte.0 < first.0 {
+            page::map_lock(k, page);
+            relink(k, page, link_of(k, pte), link_of(k, first));
+            page::map_unlock(k, page);
+        }
         return;
     }
     page::map_lock(k, page);
@@ -113,6 +151,22 @@ fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
         mod_page_state(k, State::NrMapped, u32::MAX);
     }
     page::map_unlock(k, page);
+}
+
+/// A pte was moved inside its group: the element stands at the first that maps the page.
+fn moved_within<K: Kernel>(k: K, page: Low<Page>, old: Kmapped, new: Kmapped) {
+    let offset = |pte: Kmapped| pte.0 & 0xfff;
+    let before = |a: Kmapped, b: Kmapped| if offset(a) < offset(b) { a } else { b };
+    let (mut from, mut to) = (old, new);
+    if let Some(other) = chained::first_other(k, page, new) {
+        from = before(old, other);
+        to = before(new, other);
+    }
+    if offset(from) != offset(to) {
+        page::map_lock(k, page);
+        relink(k, page, link_of(k, from), link_of(k, to));
+        page::map_unlock(k, page);
+    }
 }
 
 /// The scheme.
@@ -154,6 +208,10 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
         }
     }
 
+    #[cfg(not(target_os = "none"))]
+    fn counted(k: K, _: Low<Page>, ptes: &[crate::check::Mapper]) -> u32 {
+        chained::groups(k, ptes).len() as u32
+    }
     fn mapcount(k: K, page: Low<Page>) -> u32 {
         let mut n = 0;
         each_entry(k, page, &mut |_| n += 1);
@@ -164,7 +222,7 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
         let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
         let mut at = first(k, page);
         while !at.is_null() {
-            referenced += entry_young(k, pte_of(k, at));
+            referenced += entry_young(k, page, pte_of(k, at));
             at = at.next(k);
         }
         referenced
@@ -203,7 +261,7 @@ impl<K: Kernel> ReverseMap<K> for DoubleChains {
                 return Err(("element's prev", at.va()));
             }
             let table = pfn_to_page(k, (pte_of(k, at).phys(k) >> 12) as u32);
-            if table.private(k) != at.va() & !0xfff {
+            if table.private(k) != at.va() & !(cluster::page_bytes(k) - 1) {
                 return Err(("shadow page of another page table", at.va()));
             }
             prev = at;

@@ -11,6 +11,7 @@
 use super::chained::{self, PteAddr, each_pte_alike, entry_young, unmap_asserts, unmap_entry};
 use super::{PteAt, ReverseMap, Unmap};
 use crate::bug_on;
+use crate::cluster;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Page, Vma, pg};
@@ -20,7 +21,6 @@ use crate::percpu::{State, mod_page_state};
 use crate::ptr::{Kmapped, Low};
 use crate::root;
 use crate::sync::SpinLock;
-use lowmem_abi::layout::PAGE_SIZE;
 use lowmem_abi::owner::Owner;
 use lowmem_abi::probe::Probe;
 
@@ -69,7 +69,7 @@ fn refill<K: Kernel>(k: K, list: Low<FreeList>, page: Low<Page>) {
     let va = page_address(k, page).unwrap_or(0);
     bug_on!(k, PteChainV1, va == 0, page.va());
     let mut at = 0;
-    while at < PAGE_SIZE {
+    while at < cluster::page_bytes(k) {
         let element: Low<Element> = Low::new(va.wrapping_add(at));
         element.set_pte(k, 0);
         element.set_next(k, list.head(k));
@@ -116,7 +116,7 @@ pub fn free_elements<K: Kernel>(k: K) -> u32 {
 
 /// page_add_rmap.
 fn add<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped, spare: &mut Low<Element>) {
-    if page::test(k, page, pg::RESERVED) {
+    if page::test(k, page, pg::RESERVED) || chained::group_has_other(k, page, pte) {
         return;
     }
     let element = *spare;
@@ -124,7 +124,7 @@ fn add<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped, spare: &mut Low<Element>)
     *spare = Low::NULL;
     page::map_lock(k, page);
     let first = head(k, page);
-    element.set_pte(k, pte.0);
+    element.set_pte(k, PteAddr::of(k, pte).low());
     element.set_next(k, first);
     page.set_rmap(k, element.va());
     if first.is_null() {
@@ -147,15 +147,16 @@ fn unlink<K: Kernel>(k: K, page: Low<Page>, prev: Low<Element>, element: Low<Ele
 
 /// page_remove_rmap: walks the list until it finds the pte.
 fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
-    if page::test(k, page, pg::RESERVED) {
+    if page::test(k, page, pg::RESERVED) || chained::group_has_other(k, page, pte) {
         return;
     }
     page::map_lock(k, page);
+    let name = PteAddr::of(k, pte).low();
     let mut prev: Low<Element> = Low::NULL;
     let mut at = head(k, page);
     loop {
         bug_on!(k, PteChainV1, at.is_null(), page.va());
-        if at.pte(k) == pte.0 {
+        if at.pte(k) == name {
             break;
         }
         prev = at;
@@ -167,6 +168,10 @@ fn remove_entry<K: Kernel>(k: K, page: Low<Page>, pte: Kmapped) {
     }
     page::map_unlock(k, page);
 }
+
+/// A group is named as a whole: nothing changes.
+#[inline(always)]
+fn moved_within<K: Kernel>(_: K, _: Low<Page>, _: Kmapped, _: Kmapped) {}
 
 /// The scheme.
 #[derive(Debug, Clone, Copy)]
@@ -197,6 +202,10 @@ impl<K: Kernel> ReverseMap<K> for SingleChains {
         }
     }
 
+    #[cfg(not(target_os = "none"))]
+    fn counted(k: K, _: Low<Page>, ptes: &[crate::check::Mapper]) -> u32 {
+        chained::groups(k, ptes).len() as u32
+    }
     fn mapcount(k: K, page: Low<Page>) -> u32 {
         let mut n = 0;
         each_entry(k, page, &mut |_| n += 1);
@@ -207,7 +216,7 @@ impl<K: Kernel> ReverseMap<K> for SingleChains {
         let mut referenced = page::test_and_clear(k, page, pg::REFERENCED) as u32;
         let mut at = head(k, page);
         while !at.is_null() {
-            referenced += entry_young(k, PteAddr::from_words(at.pte(k), 0));
+            referenced += entry_young(k, page, PteAddr::from_words(at.pte(k), 0));
             at = at.next(k);
         }
         referenced

@@ -15,6 +15,7 @@
 //! Invariant: swap_mm is init_mm's list head or an mm on the list.
 
 use super::{PteAt, ReverseMap, Unmap};
+use crate::cluster;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Mm, Page, Vma, mm_rmap_at, pg, vm};
 use crate::lru::mark_page_accessed;
@@ -267,10 +268,11 @@ fn unmap<K: Kernel>(k: K, page: Low<Page>, at: Place) -> bool {
         page::set_page_dirty(k, page);
     }
     if page.mapping(k) != 0 && !page::swap_cached(k, page) {
-        if page.index(k) != page::linear_page_index(k, at.vma, at.addr)
+        let pgoff = cluster::pgoff_of(k, page.index(k), old);
+        if pgoff != cluster::linear_pgoff(k, at.vma, at.addr)
             && at.vma.flags(k) & vm::NONLINEAR != 0
         {
-            set_pte(k, at.pte, Pte::file(page.index(k)));
+            set_pte(k, at.pte, Pte::file(pgoff));
         }
     } else if page::swap_cached(k, page) || page::test(k, page, pg::DIRTY) {
         if !page::swap_cached(k, page) && !swap::add_to_swap(k, page) {
@@ -280,7 +282,7 @@ fn unmap<K: Kernel>(k: K, page: Low<Page>, at: Place) -> bool {
         }
         let entry = swap::entry_of(k, page);
         crate::bug_on!(k, SwapOut, !swap_duplicate(k, entry), entry.0);
-        set_pte(k, at.pte, entry.to_pte());
+        set_pte(k, at.pte, entry.to_pte(cluster::sub_of(k, old.pfn())));
     }
     k.probe(Probe::PteCleared);
     at.mm.set_rss(k, at.mm.rss(k).wrapping_sub(1));

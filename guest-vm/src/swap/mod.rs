@@ -10,6 +10,7 @@ pub mod swapoff;
 
 use crate::axes::{Era, MapKind};
 use crate::bug_on;
+use crate::cluster;
 use crate::guest_struct;
 use crate::io;
 use crate::kernel::{Kernel, Oom};
@@ -28,7 +29,7 @@ use crate::radix_tree::{self, Tag};
 use crate::reclaim::PF_MEMALLOC;
 use crate::sync::SpinLock;
 use lowmem_abi::owner::Owner;
-use lowmem_abi::port::{Transfer, TransferKind};
+use lowmem_abi::port::TransferKind;
 
 /// SWAPFILE_CLUSTER: slots handed out in a run.
 const SWAPFILE_CLUSTER: u32 = 256;
@@ -72,10 +73,16 @@ impl SwapEntry {
     pub const fn of_pte(pte: Pte) -> Self {
         Self(pte.low() >> 8)
     }
-    /// The pte for it: type in bits 1-5, offset in bits 8-31.
+    /// The pte for it: offset in bits 8-31. Bits 1-5 were the device's number; there is one device, so of a clustered page they say
+    /// which sub-page the pte showed: what mremap moves stays right.
     #[inline(always)]
-    pub const fn to_pte(self) -> Pte {
-        Pte((self.0 << 8) as u64)
+    pub const fn to_pte(self, sub: u32) -> Pte {
+        Pte((self.0 << 8 | sub << 1) as u64)
+    }
+    /// The sub-page of such a pte.
+    #[inline(always)]
+    pub const fn sub_of_pte(pte: Pte) -> u32 {
+        pte.low() >> 1 & 0x1f
     }
 }
 
@@ -133,8 +140,9 @@ pub fn swapper_space<K: Kernel>(k: K) -> Low<Mapping> {
     objects(k).swapper_space(k)
 }
 
-/// Boot: makes the map of `slots` slots.
-pub fn init<K: Kernel>(k: K, slots: u32) -> Result<(), Oom> {
+/// Boot: makes the map of a device of so many frames; a slot holds a page.
+pub fn init<K: Kernel>(k: K, frames: u32) -> Result<(), Oom> {
+    let slots = frames >> cluster::mmu_shift(k);
     let s = info(k);
     s.device_lock(k).init(k);
     s.list_lock(k).init(k);
@@ -151,13 +159,13 @@ pub fn init<K: Kernel>(k: K, slots: u32) -> Result<(), Oom> {
                 max - first
             };
             let mut order = 0;
-            while (4096 << order) < here * 2 {
+            while cluster::page_bytes(k) << order < here * 2 {
                 order += 1;
             }
             let page = page_alloc::alloc_pages(k, Gfp::Kernel, order, Owner::Vmalloc)?;
             let va = k.page_offset().wrapping_add(page_to_pfn(k, page) << 12);
             let mut n = 0;
-            while n < (1024 << order) {
+            while n < (cluster::page_bytes(k) >> 2 << order) {
                 Low::<u32>::new(va + n * 4).write(k, 0);
                 n += 1;
             }
@@ -437,18 +445,19 @@ pub fn delete_from_swap_cache<K: Kernel>(k: K, page: Low<Page>) {
     page::put_page(k, page);
 }
 
-/// can_share_swap_page: whether a locked page has no user but the pte that faulted (and the cache).
-pub fn can_share_swap_page<K: Kernel>(k: K, page: Low<Page>) -> bool {
-    match page.count(k) {
-        3 => page::test(k, page, pg::PRIVATE) && exclusive(k, page),
-        2 => exclusive(k, page),
+/// can_share_swap_page: whether a locked page has no user but `own` ptes, those of the window that faulted (and the cache).
+pub fn can_share_swap_page<K: Kernel>(k: K, page: Low<Page>, own: u32) -> bool {
+    let others = own - 1;
+    match page.count(k).wrapping_sub(others) {
+        3 => page::test(k, page, pg::PRIVATE) && exclusive(k, page, others),
+        2 => exclusive(k, page, others),
         1 => !page::test(k, page, pg::RESERVED),
         _ => false,
     }
 }
 
-/// exclusive_swap_page: in the cache, nobody else on the slot, the count still 2 under the tree lock.
-fn exclusive<K: Kernel>(k: K, page: Low<Page>) -> bool {
+/// exclusive_swap_page: in the cache, nobody else on the slot, the count still 2 (and `others`) under the tree lock.
+fn exclusive<K: Kernel>(k: K, page: Low<Page>, others: u32) -> bool {
     if !page::swap_cached(k, page) {
         return false;
     }
@@ -458,7 +467,7 @@ fn exclusive<K: Kernel>(k: K, page: Low<Page>) -> bool {
         let space = swapper_space(k);
         let irq = k.irq_save();
         space.tree_lock(k).lock(k);
-        only = page.count(k) == 2;
+        only = page.count(k) == 2 + others;
         space.tree_lock(k).unlock(k);
         k.irq_restore(irq);
     }
@@ -468,7 +477,13 @@ fn exclusive<K: Kernel>(k: K, page: Low<Page>) -> bool {
 
 /// remove_exclusive_swap_page: takes a locked page out of the cache if only the cache and the caller hold it.
 pub fn remove_exclusive_swap_page<K: Kernel>(k: K, page: Low<Page>) -> bool {
-    if !page::swap_cached(k, page) || page::test(k, page, pg::WRITEBACK) || page.count(k) != 2 {
+    remove_exclusive(k, page, 1)
+}
+
+/// The same for a caller that has mapped the page by `own` ptes.
+pub fn remove_exclusive<K: Kernel>(k: K, page: Low<Page>, own: u32) -> bool {
+    let alone = own + 1;
+    if !page::swap_cached(k, page) || page::test(k, page, pg::WRITEBACK) || page.count(k) != alone {
         return false;
     }
     let entry = entry_of(k, page);
@@ -478,7 +493,7 @@ pub fn remove_exclusive_swap_page<K: Kernel>(k: K, page: Low<Page>) -> bool {
         let space = swapper_space(k);
         let irq = k.irq_save();
         space.tree_lock(k).lock(k);
-        if page.count(k) == 2 && !page::test(k, page, pg::WRITEBACK) {
+        if page.count(k) == alone && !page::test(k, page, pg::WRITEBACK) {
             delete_from_swap_cache_locked(k, page);
             page::set(k, page, pg::DIRTY);
             removed = true;
@@ -561,12 +576,7 @@ pub fn read_swap_cache<K: Kernel>(k: K, entry: SwapEntry) -> Result<Low<Page>, O
         return Err(e);
     }
     lru::lru_cache_add_active(k, page);
-    k.transfer(Transfer {
-        kind: TransferKind::SwapRead as u32,
-        pfn: page_to_pfn(k, page),
-        file: 0,
-        index: entry.0,
-    });
+    cluster::transfer(k, TransferKind::SwapRead, page, (0, entry.0));
     mod_page_state(k, State::PswpIn, 1);
     page::set(k, page, pg::UPTODATE);
     page::unlock_page(k, page);
@@ -627,12 +637,7 @@ pub fn write_and_drop<K: Kernel>(k: K, page: Low<Page>) -> bool {
     }
     let entry = entry_of(k, page);
     if page::test_and_clear(k, page, pg::DIRTY) {
-        k.transfer(Transfer {
-            kind: TransferKind::SwapWrite as u32,
-            pfn: page_to_pfn(k, page),
-            file: 0,
-            index: entry.0,
-        });
+        cluster::transfer(k, TransferKind::SwapWrite, page, (0, entry.0));
     }
     let space = swapper_space(k);
     let irq = k.irq_save();

@@ -11,19 +11,23 @@
 use super::{
     SwapEntry, delete_from_swap_cache, info, map_count, read_swap_cache, slot_in_use, swap_free,
 };
+use crate::cluster;
 use crate::io;
 use crate::kernel::Kernel;
 use crate::layout::{Mm, Page, Vma, pg};
 use crate::mm::Errno;
-use crate::mm::fault::{Access, handle_mm_fault};
+use crate::mm::fault::{Access, At, handle_mm_fault};
+use crate::mm::window;
 use crate::page;
 use crate::page_alloc::zone::{self, MAX_NR_ZONES};
-use crate::pgtable::{ACCESSED, DIRTY, Prot, RW, mk_pte, pte_get, pte_lookup, pte_unmap, set_pte};
+use crate::pgtable::{
+    ACCESSED, DIRTY, Prot, Pte, RW, mk_pte, pte_get, pte_lookup, pte_unmap, set_pte,
+};
 use crate::ptr::Low;
 use crate::rmap::{PteAt, ReverseMap};
 use crate::shmem;
 use crate::task::{init_mm, tasks};
-use lowmem_abi::layout::PAGE_SIZE;
+use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
 
 /// Offset of `mmlist` in an mm.
 const MMLIST: u32 = 52;
@@ -101,6 +105,22 @@ fn unuse_locked<K: Kernel>(k: K, entry: SwapEntry, page: Low<Page>) -> Result<()
 
 /// unuse_process: the first pte of `mm` that names the slot.
 fn unuse_mm<K: Kernel>(k: K, mm: Low<Mm>, entry: SwapEntry, page: Low<Page>) -> Result<(), Errno> {
+    // Of a clustered page several ptes may name the slot, in several windows.
+    loop {
+        let found = unuse_one(k, mm, entry, page)?;
+        if !found || !cluster::clustered(k) || map_count(k, entry) == 1 {
+            return Ok(());
+        }
+    }
+}
+
+/// The first pte, or window, of `mm` that names the slot; false: none.
+fn unuse_one<K: Kernel>(
+    k: K,
+    mm: Low<Mm>,
+    entry: SwapEntry,
+    page: Low<Page>,
+) -> Result<bool, Errno> {
     // Held over the search as the real call holds the list's.
     let t = tasks(k);
     let mut spare = K::Rmap::spare(k)?;
@@ -117,11 +137,11 @@ fn unuse_mm<K: Kernel>(k: K, mm: Low<Mm>, entry: SwapEntry, page: Low<Page>) -> 
     K::Rmap::spare_free(k, spare);
     match found {
         // A place from which the scheme cannot find the pte: copied now, while the page is locked and so cannot be reused.
-        Some((vma, addr)) if K::Rmap::clashes(k, page, addr) => {
+        Some((vma, addr)) if K::Rmap::clashes(k, page, first_address(k, vma, addr)) => {
             handle_mm_fault(k, mm, vma, addr, Access::Write)?;
-            Ok(())
+            Ok(true)
         }
-        _ => Ok(()),
+        _ => Ok(found.is_some()),
     }
 }
 
@@ -142,7 +162,13 @@ fn unuse_vma<K: Kernel>(
             }
             continue;
         };
-        if pte_get(k, pte) == entry.to_pte() {
+        if cluster::clustered(k) {
+            if names(pte_get(k, pte), entry) {
+                window::unuse(k, At { mm, vma, addr, pte }, (entry, page), spare);
+                pte_unmap(k, pte);
+                return Some(addr);
+            }
+        } else if pte_get(k, pte) == entry.to_pte(0) {
             mm.set_rss(k, mm.rss(k).wrapping_add(1));
             page::get_page(k, page);
             let new = mk_pte(k, page, Prot(vma.page_prot(k)));
@@ -156,4 +182,15 @@ fn unuse_vma<K: Kernel>(
         addr = addr.wrapping_add(PAGE_SIZE);
     }
     None
+}
+
+/// Where the first sub-page of the page that `addr` shows would be.
+fn first_address<K: Kernel>(k: K, vma: Low<Vma>, addr: u32) -> u32 {
+    let sub = cluster::sub_of(k, cluster::linear_pgoff(k, vma, addr));
+    addr.wrapping_sub(sub << PAGE_SHIFT)
+}
+
+/// Whether a pte names the slot, for whichever sub-page.
+fn names(pte: Pte, entry: SwapEntry) -> bool {
+    !pte.present() && !pte.is_none() && !pte.is_file() && SwapEntry::of_pte(pte) == entry
 }

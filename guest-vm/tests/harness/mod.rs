@@ -11,7 +11,7 @@
     reason = "each test file uses a part of it"
 )]
 
-use guest_vm::axes::{Axes, BuildKind, CacheKind, PteKind, SplitKind, StructKind};
+use guest_vm::axes::{Axes, BuildKind, CacheKind, ClusterKind, PteKind, SplitKind, StructKind};
 use guest_vm::guest_struct::Layout;
 use guest_vm::kernel::{CopyDir, Flush, Half, Kernel, Planted};
 use guest_vm::layout::Frame;
@@ -36,6 +36,8 @@ pub trait Access: 'static {
     const BUILD: BuildKind = BuildKind::Smp;
     const CACHE: CacheKind = CacheKind::Tagged;
     const STRUCTS: StructKind = StructKind::V2_6;
+    /// PAGE_MMUSHIFT of a clustered kernel; None: not clustered.
+    const SHIFT: Option<u32> = None;
 }
 /// 3G/1G.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +51,37 @@ pub enum DirectHigh {}
 impl Access for DirectHigh {
     const SPLIT: SplitKind = SplitKind::G3G1;
     const PTE: PteKind = PteKind::High;
+}
+/// 3G/1G with pages of 2^N frames.
+#[derive(Debug, Clone, Copy)]
+pub enum Clustered<const N: u32> {}
+impl<const N: u32> Access for Clustered<N> {
+    const SPLIT: SplitKind = SplitKind::G3G1;
+    const SHIFT: Option<u32> = Some(N);
+}
+/// The same with pte pages in high memory.
+#[derive(Debug, Clone, Copy)]
+pub enum ClusteredHigh<const N: u32> {}
+impl<const N: u32> Access for ClusteredHigh<N> {
+    const SPLIT: SplitKind = SplitKind::G3G1;
+    const PTE: PteKind = PteKind::High;
+    const SHIFT: Option<u32> = Some(N);
+}
+/// 4G/4G with pages of 2^N frames and pte pages in high memory.
+#[derive(Debug, Clone, Copy)]
+pub enum ClusteredSplit<const N: u32> {}
+impl<const N: u32> Access for ClusteredSplit<N> {
+    const SPLIT: SplitKind = SplitKind::G4G4;
+    const PTE: PteKind = PteKind::High;
+    const SHIFT: Option<u32> = Some(N);
+}
+/// 3G/1G with a page cache of lists and pages of 2^N frames.
+#[derive(Debug, Clone, Copy)]
+pub enum ClusteredListed<const N: u32> {}
+impl<const N: u32> Access for ClusteredListed<N> {
+    const SPLIT: SplitKind = SplitKind::G3G1;
+    const CACHE: CacheKind = CacheKind::Lists;
+    const SHIFT: Option<u32> = Some(N);
 }
 /// 3G/1G without locks.
 #[derive(Debug, Clone, Copy)]
@@ -574,8 +607,16 @@ where
             build: U::BUILD,
             page_cache: U::CACHE,
             structs: U::STRUCTS,
+            cluster: match U::SHIFT {
+                None => ClusterKind::Single,
+                Some(_) => ClusterKind::Clustered,
+            },
         };
-        let (page_offset, maxmem) = (axes.page_offset(), axes.maxmem());
+        let info = BootInfo {
+            cluster: U::SHIFT.unwrap_or(0),
+            ..info
+        };
+        let (page_offset, maxmem) = (axes.page_offset(), axes.maxmem_of(info.cluster));
         let low_frames = info.ram_frames.min(maxmem >> 12);
         let slots_start = axes.pkmap_base();
         use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};

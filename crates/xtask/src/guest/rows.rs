@@ -1,6 +1,7 @@
 //! The table of guest images: what each is called, and with which features and link script it is built (decision D11).
 //!
-//! A name is `RMAP-SPLIT` and what else differs from the default, in this order: `-highpte`, `-lists`, `-v2_4`, `-up`. Every such name can be
+//! A name is `RMAP-SPLIT` and what else differs from the default, in this order: `-highpte`, `-lists`, `-v2_4`, `-up`,
+//! `-clustered`. Every such name can be
 //! built; [`committed`] says which are committed.
 //!
 //! Invariant: one name, one image; `crates/machine/src/rows.rs` makes the same names from configurations.
@@ -85,7 +86,7 @@ const SPLITS: &[(&str, &str, &str)] = &[
 ];
 
 /// What may follow in a name, in this order; the feature has the same name.
-const MORE: &[&str] = &["highpte", "lists", "v2_4", "up"];
+const MORE: &[&str] = &["highpte", "lists", "v2_4", "up", "clustered"];
 
 /// The row of a name, if it is one.
 pub(super) fn parse(name: &str) -> Option<Row> {

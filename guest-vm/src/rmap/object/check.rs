@@ -6,6 +6,7 @@
 
 use super::vma_address;
 use crate::check::Mapper;
+use crate::cluster::{self, Window};
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, Page, Vma, pg};
 use crate::page;
@@ -48,11 +49,9 @@ pub(in crate::rmap) fn check_file_page<K: Kernel>(
 ) -> Result<(), Wrong> {
     let mapping: Low<Mapping> = Low::new(page.mapping(k));
     let mut places = Vec::new();
-    let mut vmas = FileVmas::new(k, mapping, page.index(k));
+    let mut vmas = FileVmas::of_page(k, mapping, page.index(k));
     while let Some(vma) = vmas.next(k).get() {
-        if let Some(addr) = vma_address(k, page, vma) {
-            places.push((vma.mm(k).va(), addr));
-        }
+        add_places(k, page, vma, &mut places);
     }
     let head = mapping.i_mmap_nonlinear(k);
     let mut at = head.next(k);
@@ -66,6 +65,28 @@ pub(in crate::rmap) fn check_file_page<K: Kernel>(
         at = at.next(k);
     }
     once_each(places, ptes).map_err(|m| ("file pte not in exactly one vma of the file", m.addr))
+}
+
+/// Adds the places at which `vma` shows the page, if it does: one, or of a clustered page its window.
+pub(in crate::rmap) fn add_places<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    vma: Low<Vma>,
+    places: &mut Vec<(u32, u32)>,
+) {
+    let mm = vma.mm(k).va();
+    if !cluster::clustered(k) {
+        places.extend(vma_address(k, page, vma).map(|addr| (mm, addr)));
+    } else if let Some(w) = Window::of_index(k, vma, page.index(k)) {
+        places.extend((w.start..w.end).step_by(0x1000).map(|addr| (mm, addr)));
+    }
+}
+
+/// Whether `vma` shows the page, or a sub-page of it, at `addr`.
+pub(in crate::rmap) fn shows<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>, addr: u32) -> bool {
+    let mut places = Vec::new();
+    add_places(k, page, vma, &mut places);
+    places.iter().any(|p| p.1 == addr)
 }
 
 /// Whether each pte's (mm, address) is among `places` exactly once; else the pte.
