@@ -5,7 +5,6 @@
 mod harness;
 mod workload;
 
-use guest_vm::check;
 use guest_vm::reclaim::Version;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
@@ -16,27 +15,14 @@ use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::rmap::pte_chain_dl::DoubleChains;
 use guest_vm::rmap::pte_chain_v1::SingleChains;
 use guest_vm::rmap::swap_out::SwapOut;
-use harness::{Access, Clustered, ClusteredHigh, ClusteredListed, ClusteredSplit, Harness};
+use harness::{Access, Clustered, Direct, DirectHigh, Harness, Listed, Old, SplitHigh, cases};
 use lowmem_abi::boot::BootInfo;
 use proptest::prelude::*;
 use workload::{Op, World, op, pressure_op};
 
 /// One random history.
 fn history<R: Scheme, U: Access>(info: BootInfo, ops: &[Op]) {
-    let mut w = World::<R, U>::new(info);
-    for (i, op) in ops.iter().enumerate() {
-        w.apply(op);
-        if let Err(v) = check::all(w.h.k) {
-            panic!("after operation {i}, {op:?}: {v:?}");
-        }
-    }
-    w.read_all();
-    check::all(w.h.k).expect("after reading everything");
-    w.wind_up();
-    check::all(w.h.k).expect("after the end");
-    let scan = check::scan(w.h.k).expect("scan");
-    assert!(scan.pages.is_empty(), "pages still mapped");
-    assert_eq!(guest_vm::swap::usage(w.h.k).1, 0, "swap slots leaked");
+    World::<R, U>::new(info).history(ops);
 }
 
 fn info<U: Access>(file_vmas: u32, chain_line: u32, ram_mb: u32) -> BootInfo {
@@ -45,18 +31,6 @@ fn info<U: Access>(file_vmas: u32, chain_line: u32, ram_mb: u32) -> BootInfo {
         chain_line,
         swap_slots: 256 << U::SHIFT.unwrap_or(0),
         ..Harness::<AnonVmaMap, U>::info(ram_mb)
-    }
-}
-
-fn cases(n: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES")
-            .ok()
-            .and_then(|c| c.parse().ok())
-            .unwrap_or(n),
-        max_shrink_iters: 200,
-        failure_persistence: None,
-        ..ProptestConfig::default()
     }
 }
 
@@ -69,30 +43,30 @@ macro_rules! matrix {
                 #![proptest_config(cases(6))]
                 #[test]
                 fn prio_tree_3(ops in prop::collection::vec(op(), 1..150)) {
-                    history::<$Scheme, Clustered<3>>(info::<Clustered<3>>(1, $lines[0], 48), &ops);
+                    history::<$Scheme, Clustered<Direct, 3>>(info::<Clustered<Direct, 3>>(1, $lines[0], 48), &ops);
                 }
                 #[test]
                 fn list_1(ops in prop::collection::vec(op(), 1..150)) {
-                    history::<$Scheme, Clustered<1>>(info::<Clustered<1>>(0, $lines[1], 48), &ops);
+                    history::<$Scheme, Clustered<Direct, 1>>(info::<Clustered<Direct, 1>>(0, $lines[1], 48), &ops);
                 }
                 #[test]
                 fn prio_tree_4g4g_highpte_4(ops in prop::collection::vec(op(), 1..80)) {
-                    history::<$Scheme, ClusteredSplit<4>>(
-                        info::<ClusteredSplit<4>>(1, $lines[1], 4000), &ops);
+                    history::<$Scheme, Clustered<SplitHigh, 4>>(
+                        info::<Clustered<SplitHigh, 4>>(1, $lines[1], 4000), &ops);
                 }
                 #[test]
                 fn list_highpte_2(ops in prop::collection::vec(op(), 1..100)) {
-                    history::<$Scheme, ClusteredHigh<2>>(
-                        info::<ClusteredHigh<2>>(0, $lines[0], 1000), &ops);
+                    history::<$Scheme, Clustered<DirectHigh, 2>>(
+                        info::<Clustered<DirectHigh, 2>>(0, $lines[0], 1000), &ops);
                 }
                 #[test]
                 fn pressure_3(ops in prop::collection::vec(pressure_op(), 1..120)) {
                     let info = BootInfo {
                         reclaim: Version::V2_6_7 as u32,
                         swap_slots: 2048 << 3,
-                        ..info::<Clustered<3>>(1, $lines[0], 48)
+                        ..info::<Clustered<Direct, 3>>(1, $lines[0], 48)
                     };
-                    history::<$Scheme, Clustered<3>>(info, &ops);
+                    history::<$Scheme, Clustered<Direct, 3>>(info, &ops);
                 }
             }
         }
@@ -114,10 +88,14 @@ proptest! {
     #![proptest_config(cases(6))]
     #[test]
     fn one_frame_a_page(ops in prop::collection::vec(op(), 1..150)) {
-        history::<AnonVmaMap, Clustered<0>>(info::<Clustered<0>>(1, 128, 48), &ops);
+        history::<AnonVmaMap, Clustered<Direct, 0>>(info::<Clustered<Direct, 0>>(1, 128, 48), &ops);
     }
     #[test]
     fn a_page_cache_of_lists(ops in prop::collection::vec(op(), 1..150)) {
-        history::<PteChains, ClusteredListed<3>>(info::<ClusteredListed<3>>(0, 128, 48), &ops);
+        history::<PteChains, Clustered<Listed, 3>>(info::<Clustered<Listed, 3>>(0, 128, 48), &ops);
+    }
+    #[test]
+    fn structures_of_2_4(ops in prop::collection::vec(op(), 1..150)) {
+        history::<SwapOut, Clustered<Old, 3>>(info::<Clustered<Old, 3>>(0, 128, 48), &ops);
     }
 }

@@ -16,7 +16,7 @@ use guest_vm::rmap::pte_chain::{self, PteChains};
 use guest_vm::rmap::pte_chain_dl::DoubleChains;
 use guest_vm::swap;
 use guest_vm::{mm, task};
-use harness::{Clustered, Harness};
+use harness::{Clustered, Direct, Harness};
 use lowmem_abi::boot::VECTOR_RESCHED;
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
@@ -30,7 +30,7 @@ const PAGES: u32 = 64;
 const PRIVATE: u32 = 2;
 const ANON: u32 = 0x22;
 
-type Machine<R, const N: u32> = Harness<R, Clustered<N>>;
+type Machine<R, const N: u32> = Harness<R, Clustered<Direct, N>>;
 
 fn start<R: Scheme, const N: u32>() -> Machine<R, N> {
     let mut h = Machine::<R, N>::new(48);

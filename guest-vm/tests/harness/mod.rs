@@ -52,35 +52,15 @@ impl Access for DirectHigh {
     const SPLIT: SplitKind = SplitKind::G3G1;
     const PTE: PteKind = PteKind::High;
 }
-/// 3G/1G with pages of 2^N frames.
+/// Like `A`, with pages of 2^N frames.
 #[derive(Debug, Clone, Copy)]
-pub enum Clustered<const N: u32> {}
-impl<const N: u32> Access for Clustered<N> {
-    const SPLIT: SplitKind = SplitKind::G3G1;
-    const SHIFT: Option<u32> = Some(N);
-}
-/// The same with pte pages in high memory.
-#[derive(Debug, Clone, Copy)]
-pub enum ClusteredHigh<const N: u32> {}
-impl<const N: u32> Access for ClusteredHigh<N> {
-    const SPLIT: SplitKind = SplitKind::G3G1;
-    const PTE: PteKind = PteKind::High;
-    const SHIFT: Option<u32> = Some(N);
-}
-/// 4G/4G with pages of 2^N frames and pte pages in high memory.
-#[derive(Debug, Clone, Copy)]
-pub enum ClusteredSplit<const N: u32> {}
-impl<const N: u32> Access for ClusteredSplit<N> {
-    const SPLIT: SplitKind = SplitKind::G4G4;
-    const PTE: PteKind = PteKind::High;
-    const SHIFT: Option<u32> = Some(N);
-}
-/// 3G/1G with a page cache of lists and pages of 2^N frames.
-#[derive(Debug, Clone, Copy)]
-pub enum ClusteredListed<const N: u32> {}
-impl<const N: u32> Access for ClusteredListed<N> {
-    const SPLIT: SplitKind = SplitKind::G3G1;
-    const CACHE: CacheKind = CacheKind::Lists;
+pub struct Clustered<A, const N: u32>(PhantomData<A>);
+impl<A: Access, const N: u32> Access for Clustered<A, N> {
+    const SPLIT: SplitKind = A::SPLIT;
+    const PTE: PteKind = A::PTE;
+    const BUILD: BuildKind = A::BUILD;
+    const CACHE: CacheKind = A::CACHE;
+    const STRUCTS: StructKind = A::STRUCTS;
     const SHIFT: Option<u32> = Some(N);
 }
 /// 3G/1G without locks.
