@@ -1,7 +1,8 @@
 //! Page clustering through whole replays: the memory of the processes is that of pages of 4 KB, with every reverse map, in native and in
 //! cycle mode, in ample RAM and in RAM too small. Rows whose image is not in the built-in archives are passed over.
 
-use lowmem_machine::{Check, ReplayOptions, compare_modes, replay};
+use lowmem_machine::identity::compare_modes;
+use lowmem_machine::{Check, ReplayOptions, replay};
 use lowmem_report::config::{FileVmas, Highpte, Rmap, Split, YoungFlush};
 use lowmem_report::{Config, Measurement, Mode, Outcome, Owner, Silent};
 use lowmem_trace::Trace;
