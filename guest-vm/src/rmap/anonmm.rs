@@ -405,7 +405,8 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         if !page::test(k, page, pg::ANON) {
             return Ok(());
         }
-        if page.index(k) != addr {
+        let sub = cluster::sub_of(k, cluster::linear_pgoff(k, vma, addr));
+        if page.index(k) != addr.wrapping_sub(sub << PAGE_SHIFT) {
             return Err("pte of an anonymous page not at its index");
         }
         if of_page(k, page).head(k) != of_mm(k, vma.mm(k)).head(k) {
