@@ -28,7 +28,7 @@ enum Command {
     Diff(diff::Options),
     /// Build the guest images into target/guest (fetches the guest toolchain on first use)
     Guest(guest::Options),
-    /// Import and replay every recording of a folder in both modes and four configurations, and check what must agree
+    /// Import and replay every recording of a folder, and check what must agree: both modes, four to 68 configurations
     #[cfg(feature = "experiments")]
     Recordings(recordings::Options),
     /// Compare replays of every reference with replays of first touches and the re-touch model

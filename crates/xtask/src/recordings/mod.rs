@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`mod@find`] | which recordings there are |
 //! | [`totals`] | the totals of their reference replay |
+//! | [`matrix`] | the configurations |
 //! | [`experiment`] | the runs of one configuration and what must agree |
+//! | [`resume`] | what was done before |
 //! | [`watch`] | progress |
 //!
 //! Of each recording: it imports with no unresolved event; its totals equal `totals.json`; the switches that will be replayed are
@@ -13,22 +15,32 @@
 //! run in cycle mode gives the same result to the last count; the reference engine does, too (only for traces named by `--reference`).
 //! And all runs have one memory hash.
 //!
+//! A checked run is also compared with the plain model of its trace, which no reverse map has a part in.
+//!
+//! With `--matrix spread --checks native` every reverse map replays every recording natively, on both splits, with prio_tree and list,
+//! highpte on and off in turn: 18 runs a recording. `--resume FILE` notes what is done and goes on from there.
+//!
 //! Invariant: the exit code is 0 only if everything that was asked for was run and agreed.
 
 mod experiment;
 mod find;
+mod matrix;
+mod resume;
 mod totals;
 mod watch;
 
 use clap::Args;
 use experiment::{Checks, Engines, Line};
-pub(crate) use experiment::{configs, label};
 pub(crate) use find::{Recording, find};
+use lowmem_report::Config;
 use lowmem_trace::Trace;
 use lowmem_trace::import::{ImportOptions, import};
+use matrix::Matrix;
+pub(crate) use matrix::{configs, label};
 use rayon::prelude::*;
+use resume::Done;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 use totals::Totals;
@@ -53,6 +65,12 @@ pub(crate) struct Options {
         default_value = "mremapfork1"
     )]
     reference: Vec<String>,
+    /// Which configurations
+    #[arg(long, value_enum, default_value = "pairs")]
+    matrix: Matrix,
+    /// Note each finished run in this file, and do not repeat those that it has
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     /// Which checks of each configuration
     #[arg(long, value_enum, default_value = "all")]
     checks: Checks,
@@ -85,6 +103,14 @@ pub(crate) enum Error {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// The file of finished runs is not what it should be.
+    #[error("{path}, line {line}: not a finished run", path = path.display())]
+    Resume {
+        /// Which.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
     },
     /// A recording that was asked for is not there.
     #[error("{folder} has no recording {name}", folder = folder.display())]
@@ -132,26 +158,58 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         json: options.json,
         lock: Mutex::new(()),
     };
+    let done = Done::open(options.resume.as_deref())?;
+    let places = places(&options.dir)?;
     let mut all = Vec::new();
     for recording in &recordings {
-        let (line, trace) = import_one(recording, totals.as_ref());
-        out.line(&line);
-        all.push(line);
-        let Some(trace) = trace else { continue };
+        let place = places.iter().position(|n| *n == recording.name);
+        let configs = options
+            .matrix
+            .configs(&options.cpu, place.unwrap_or_default());
         let engines = if options.reference.contains(&recording.name) {
             Engines::Both
         } else {
             Engines::Fast
         };
-        let lines: Vec<Vec<Line>> = pool.install(|| {
-            configs(&options.cpu)
-                .par_iter()
-                .map(|config| {
-                    let say = |line: &Line| out.line(line);
-                    experiment::configuration(&trace, config, options.checks, engines, &say)
-                })
-                .collect()
-        });
+        let checks = options.checks.lines(engines);
+        let before = |config: &Config| -> Option<Vec<Line>> {
+            let find = |check: &&str| done.find(&recording.name, &label(config), check).cloned();
+            checks.iter().map(find).collect()
+        };
+        let imported = done.find(&recording.name, "-", "import");
+        let trace = match imported {
+            Some(line) if configs.iter().all(|c| before(c).is_some()) => {
+                all.push(line.clone());
+                None
+            }
+            _ => {
+                let (line, trace) = import_one(recording, totals.as_ref());
+                out.line(&line);
+                if imported.is_none() {
+                    done.note(&line)?;
+                }
+                all.push(line);
+                // The line says what is wrong.
+                if trace.is_none() {
+                    continue;
+                }
+                trace
+            }
+        };
+        let one = |config: &Config| -> Result<Vec<Line>, Error> {
+            if let Some(lines) = before(config) {
+                return Ok(lines);
+            }
+            let trace = trace.as_ref().expect("imported if a configuration is left");
+            let say = |line: &Line| out.line(line);
+            let lines = experiment::configuration(trace, config, options.checks, engines, &say);
+            for line in &lines {
+                done.note(line)?;
+            }
+            Ok(lines)
+        };
+        let lines: Vec<Vec<Line>> =
+            pool.install(|| configs.par_iter().map(one).collect::<Result<_, Error>>())?;
         let lines: Vec<Line> = lines.into_iter().flatten().collect();
         let same = hashes(&recording.name, &lines);
         out.line(&same);
@@ -164,6 +222,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         0 => Ok(()),
         n => Err(Error::Failed(n)),
     }
+}
+
+/// Names of all recordings of a folder, in order.
+fn places(dir: &Path) -> Result<Vec<String>, Error> {
+    let mut names: Vec<String> = find(dir, &[])?.into_iter().map(|r| r.name).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// Imports a recording and checks what is known of it.
@@ -252,7 +317,7 @@ impl Out {
     fn line(&self, line: &Line) {
         let state = if line.wrong.is_empty() { "ok" } else { "WRONG" };
         let mut text = format!(
-            "{:12} {:14} {:11} {state:5}",
+            "{:12} {:32} {:11} {state:5}",
             line.recording, line.config, line.check
         );
         if line.operations > 0 {
