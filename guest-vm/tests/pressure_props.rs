@@ -10,13 +10,14 @@ use guest_vm::page_alloc::{Gfp, ZoneKind, alloc_pages, zone};
 use guest_vm::reclaim::Version;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
+use guest_vm::rmap::anon_vma_chain::AnonVmaChain;
 use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::objrmap::Hybrid;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::rmap::pte_chain_dl::DoubleChains;
 use guest_vm::rmap::pte_chain_v1::SingleChains;
 use guest_vm::rmap::swap_out::SwapOut;
-use harness::{Access, Direct, Harness, Listed, Old, OldSplitHigh, Split, cases};
+use harness::{Access, Clustered, Direct, Harness, Listed, Old, OldSplitHigh, Split, cases};
 use lowmem_abi::boot::BootInfo;
 use lowmem_abi::owner::Owner;
 use proptest::prelude::*;
@@ -25,7 +26,7 @@ use workload::{Op, World, pressure_op};
 fn info<U: Access>(version: Version, file_vmas: u32) -> BootInfo {
     BootInfo {
         file_vmas,
-        swap_slots: 2048,
+        swap_slots: 2048 << U::SHIFT.unwrap_or(0),
         reclaim: version as u32,
         ..Harness::<AnonVmaMap, U>::info(24)
     }
@@ -94,4 +95,11 @@ schemes! {
     lists_of_2_6_5_aa: AnonVmaMap, Listed, V2_6_0, 0;
     lists_of_2_4: SwapOut, Old, V2_4, 0;
     lists_of_rhel3: PteChains, OldSplitHigh, V2_6_0, 0;
+    clustered_anon_vma: AnonVmaMap, Clustered<Direct, 3>, V2_6_7, 1;
+    clustered_anon_vma_chain: AnonVmaChain, Clustered<Split, 2>, V2_6_8, 0;
+    clustered_pte_chain: PteChains, Clustered<Direct, 3>, V2_6_0, 0;
+    clustered_anonmm: AnonmmMap, Clustered<Direct, 3>, V2_6_7, 1;
+    clustered_objrmap: Hybrid, Clustered<Direct, 3>, V2_6_7, 1;
+    clustered_pte_chain_v1: SingleChains, Clustered<Direct, 3>, V2_6_0, 0;
+    clustered_pte_chain_dl: DoubleChains, Clustered<Direct, 3>, V2_6_7, 1;
 }

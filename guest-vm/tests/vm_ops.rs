@@ -14,7 +14,7 @@ use guest_vm::rmap::pte_chain_dl::DoubleChains;
 use guest_vm::rmap::pte_chain_v1::SingleChains;
 use guest_vm::rmap::swap_out::SwapOut;
 use guest_vm::task;
-use harness::{Access, Direct, Split};
+use harness::{Access, Clustered, Direct, Split};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::NO_FILE;
 use proptest::prelude::*;
@@ -370,4 +370,33 @@ proptest! {
     ) {
         random_operations::<SwapOut, Split>(&ops);
     }
+}
+
+macro_rules! clustered {
+    ($($name:ident: $Scheme:ty;)*) => {
+        mod clustered {
+            use super::*;
+
+            proptest! {
+                #![proptest_config(ProptestConfig { cases: 30, max_shrink_iters: 3000, ..ProptestConfig::default() })]
+                $(
+                #[test]
+                fn $name(ops in proptest::collection::vec(op(), 1..60)) {
+                    random_operations::<$Scheme, Clustered<Direct, 3>>(&ops);
+                }
+                )*
+            }
+        }
+    };
+}
+
+// Pages of 32 KB change nothing of what an address space looks like, but the page offset of what moves.
+clustered! {
+    anon_vma: AnonVmaMap;
+    pte_chain: PteChains;
+    anonmm: AnonmmMap;
+    pte_chain_v1: SingleChains;
+    pte_chain_dl: DoubleChains;
+    objrmap: Hybrid;
+    swap_out: SwapOut;
 }

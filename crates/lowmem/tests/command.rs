@@ -76,6 +76,14 @@ fn a_bad_command_line_is_exit_2() {
         (&["compare", t, "--set", "l2.latency"], "not KEY=VALUE"),
         (&["compare", t, "--hz", "0"], "hz 0: must be 1 to 10000"),
         (
+            &["compare", t, "--cluster", "5"],
+            "cluster 5: must be 0 to 4",
+        ),
+        (
+            &["compare", t, "--cluster", "4", "--ram", "32772K"],
+            "ram of 33558528 bytes: no multiple of the 65536 bytes of a page",
+        ),
+        (
             &["compare", t, "--retouch", "8"],
             "--retouch \"8\": not two numbers",
         ),

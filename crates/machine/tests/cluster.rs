@@ -51,7 +51,7 @@ fn config(rmap: Rmap, cluster: u8, ram_mb: u64) -> Config {
 
 #[test]
 fn processes_have_the_same_memory_whatever_the_page_size() {
-    for name in ["mremapfork1", "pygrow1", "lksh"] {
+    for name in ["mremapfork1", "sort64"] {
         let trace = recording(name);
         let plain = run(&trace, &config(Rmap::AnonVma, 0, 512), Mode::Native).expect("an image");
         for rmap in MAPS {
@@ -101,6 +101,20 @@ fn struct_pages_take_an_eighth_and_the_waste_is_named() {
         assert!(m.lowmem.unmapped_bytes > 0);
         assert!(m.lowmem.unmapped_bytes.is_multiple_of(4096));
     }
+}
+
+#[test]
+fn a_page_that_names_its_vma_cannot_be_clustered() {
+    let options = ReplayOptions {
+        mode: Mode::Native,
+        ..ReplayOptions::default()
+    };
+    let trace = recording("mremapfork1");
+    let m = replay(&trace, &config(Rmap::AnonVmaRfc, 1, 512), &options, &Silent);
+    let m = m.expect("an outcome");
+    assert_eq!(m.outcome, Outcome::Refused);
+    let reason = m.reason.expect("a reason");
+    assert!(reason.contains("a page names one vma"), "{reason}");
 }
 
 #[test]

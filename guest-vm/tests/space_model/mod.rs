@@ -73,6 +73,8 @@ pub struct Space {
     pub limit: u32,
     pub start_brk: u32,
     pub brk: u32,
+    /// Frames of a page less 1: what moves keeps these bits of its page offset.
+    pub phase: u32,
     /// Whether the scheme has anon_vmas.
     pub anon_vmas: bool,
 }
@@ -80,6 +82,7 @@ pub struct Space {
 impl Space {
     pub fn new(base: u32, limit: u32) -> Self {
         Space {
+            phase: 0,
             anon_vmas: false,
             areas: vec![],
             cache: base,
@@ -326,10 +329,12 @@ impl Space {
             Some(to) => to,
             None => self.search(0, new_len)?,
         };
-        let pgoff = if a.file.is_none() && a.anon.is_none() {
+        let kept = a.cut(addr, a.end).pgoff;
+        let in_phase = (to / PAGE ^ kept) & self.phase == 0;
+        let pgoff = if a.file.is_none() && a.anon.is_none() && in_phase {
             to / PAGE
         } else {
-            a.cut(addr, a.end).pgoff
+            kept
         };
         self.insert_merged(Area {
             start: to,

@@ -10,6 +10,7 @@ use crate::harness::Access;
 use crate::harness::{Harness, Native};
 use crate::space_model::{Area, Fails, PAGE, Space};
 use guest_vm::axes::MapKind;
+use guest_vm::cluster;
 use guest_vm::kernel::Kernel;
 use guest_vm::layout::{Mm, RbNode, Task, Vma, vm};
 use guest_vm::mm;
@@ -109,6 +110,7 @@ impl<S: Scheme, A: Access> World<S, A> {
         let k = self.h.k;
         let mut s = Space::new(mm::unmapped_base(k), mm::task_size(k));
         s.anon_vmas = w_anon(k);
+        s.phase = cluster::mmu_count(k) - 1;
         s.start_brk = BRK;
         s.brk = BRK;
         s.areas.push(Area {
@@ -317,7 +319,6 @@ pub fn in_use<K: Kernel>(k: K) -> BTreeMap<&'static str, u32> {
         for (o, name) in [
             (Owner::User, "user pages"),
             (Owner::Pte, "page tables"),
-            (Owner::Stack, "stacks"),
             (Owner::PageCache, "page cache"),
         ] {
             if owner == o as u32 {
@@ -325,7 +326,21 @@ pub fn in_use<K: Kernel>(k: K) -> BTreeMap<&'static str, u32> {
             }
         }
     }
+    // Where a page is larger than a stack, stacks are objects of a cache.
+    let stacks = if cluster::page_bytes(k) > 8192 {
+        slab::usage(k, Stack).1
+    } else {
+        pages_of(k, Owner::Stack)
+    };
+    m.insert("stacks", stacks);
     m
+}
+
+/// Frames of pages with this owner.
+fn pages_of<K: Kernel>(k: K, owner: Owner) -> u32 {
+    (0..zone::node(k).max_pfn(k))
+        .filter(|&pfn| page_alloc::owner_of(k, page_alloc::pfn_to_page(k, pfn)) == owner as u32)
+        .count() as u32
 }
 
 impl<S: Scheme, A: Access> World<S, A> {

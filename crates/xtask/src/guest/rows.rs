@@ -115,7 +115,7 @@ pub(super) fn parse(name: &str) -> Option<Row> {
 }
 
 /// Images beside `RMAP-3g1g` and `RMAP-4g4g`, with and without highpte, that every reverse map has: what kernel presets stand for
-/// (lists), and the other splits and builds for the schemes most compared.
+/// (lists), and the other splits, builds and page sizes for the schemes most compared.
 const COMMITTED_TOO: &[&str] = &[
     "swap_out-3g1g-lists",
     "swap_out-4g4g-lists",
@@ -136,6 +136,10 @@ const COMMITTED_TOO: &[&str] = &[
     "anon_vma-1g3g",
     "pte_chain-2g2g",
     "pte_chain-1g3g",
+    "anon_vma-3g1g-clustered",
+    "anon_vma-4g4g-clustered",
+    "pte_chain-3g1g-clustered",
+    "pte_chain-4g4g-clustered",
 ];
 
 /// Every image that is committed, in order of name within a reverse map.
