@@ -8,6 +8,7 @@
 
 mod cache;
 mod lru;
+mod owners;
 mod trees;
 
 use crate::cluster;
@@ -84,6 +85,13 @@ pub enum Violation {
     Writes { pfn: u32, what: &'static str },
     /// 11: page-table pages, by counter and by scan.
     PageTables { counter: u32, scan: u32 },
+    /// Pages of an owner in a zone; `free`: pages without one.
+    Owners {
+        zone: zone::ZoneKind,
+        owner: &'static str,
+        pages: u32,
+        expected: u32,
+    },
     /// A lock that is taken at a boundary.
     Locked { at: u32, what: &'static str },
 }
@@ -306,6 +314,11 @@ pub fn caches<K: Kernel>(k: K) -> Result<(), Violation> {
     cache::check(k)
 }
 
+/// Owners sum to the pages taken from each zone. Cheaper than [`all`]: one pass over mem_map.
+pub fn owners<K: Kernel>(k: K) -> Result<(), Violation> {
+    owners::check(k)
+}
+
 /// Checks everything; the first violation found.
 pub fn all<K: Kernel>(k: K) -> Result<(), Violation> {
     let s = scan(k)?;
@@ -316,6 +329,7 @@ pub fn all<K: Kernel>(k: K) -> Result<(), Violation> {
     writes(k)?;
     K::Rmap::check_all(k).map_err(|(what, value)| Violation::SchemeAll { what, value })?;
     cache::check(k)?;
+    owners(k)?;
     let counter = page_state(k, State::NrPageTablePages);
     if counter != s.tables {
         return Err(Violation::PageTables {

@@ -1,8 +1,9 @@
 //! Fixmap, kmap and kmap_atomic (asm-i386/{fixmap,kmap_types,highmem}.h, arch/i386/mm/highmem.c, mm/highmem.c).
 //!
 //! kmap_atomic: a slot for each CPU and use; one pte store and one-page flush (4G/4G, after RHEL4: not if the slot already has
-//! that pte). kmap: 512 slots with use counts behind one lock, found through the page_address hash; when the cursor wraps,
-//! slots without users are unmapped and everything is flushed. Order of fixmap slots: fact sheet VM 1 and 7.1.
+//! that pte). kmap: 512 slots with use counts behind one lock, found through the page_address hash (2.4: page->virtual); when the cursor wraps,
+//! slots without users are unmapped and everything is flushed. Who still used it: exec for the argument pages
+//! ([`crate::mm::exec`]), in 2.4 write() too. Order of fixmap slots: fact sheet VM 1 and 7.1.
 //!
 //! Invariant: a slot's pte is the truth on both ways; natively the host's slot table mirrors it.
 
@@ -11,7 +12,7 @@ use crate::bug_on;
 use crate::cluster;
 use crate::guest_struct;
 use crate::kernel::{Half, Kernel};
-use crate::layout::{Page, pg};
+use crate::layout::{Page, has_page_virtual, pg};
 use crate::list::ListHead;
 use crate::page_alloc::{page_address, page_to_pfn, pfn_to_page};
 use crate::percpu::{dec_preempt_count, inc_preempt_count, smp_processor_id};
@@ -261,6 +262,10 @@ fn hash_slot<K: Kernel>(k: K, page: Low<Page>) -> Low<PageAddressSlot> {
 
 /// Where a high page is mapped in the window, if it is (page_address of a high page).
 fn window_address<K: Kernel>(k: K, page: Low<Page>) -> Option<u32> {
+    if has_page_virtual(k) {
+        let va = page.window(k).read(k);
+        return if va == 0 { None } else { Some(va) };
+    }
     let slot = hash_slot(k, page);
     let flags = k.irq_save();
     slot.lock(k).lock(k);
@@ -282,6 +287,10 @@ fn window_address<K: Kernel>(k: K, page: Low<Page>) -> Option<u32> {
 
 /// Enters a page into the hash (set_page_address).
 fn set_window_address<K: Kernel>(k: K, page: Low<Page>, va: u32) {
+    if has_page_virtual(k) {
+        page.window(k).write(k, va);
+        return;
+    }
     let pool = pkmap(k).pool(k);
     bug_on!(k, Kmap, pool.is_empty(k));
     let map: Low<PageAddressMap> = pool.next(k).container(8);
@@ -298,6 +307,10 @@ fn set_window_address<K: Kernel>(k: K, page: Low<Page>, va: u32) {
 
 /// Takes a page out of the hash.
 fn clear_window_address<K: Kernel>(k: K, page: Low<Page>) {
+    if has_page_virtual(k) {
+        page.window(k).write(k, 0);
+        return;
+    }
     let slot = hash_slot(k, page);
     let flags = k.irq_save();
     slot.lock(k).lock(k);

@@ -103,6 +103,12 @@ pub fn page_struct_bytes<K: Kernel>(k: K) -> u32 {
     struct_page::bytes(k.axes())
 }
 
+/// Whether page->virtual says where kmap shows a page: 2.4. Later a hash does.
+#[inline(always)]
+pub fn has_page_virtual<K: Kernel>(k: K) -> bool {
+    k.axes().era() as u32 == Era::V2_4 as u32
+}
+
 impl Low<Page> {
     /// page->list; only with a page cache of lists.
     #[inline(always)]
@@ -131,6 +137,9 @@ impl Low<Page> {
         self.set_rmap(k, 0);
         if struct_page::wide(k.axes()) {
             self.set_rmap_high(k, 0);
+        }
+        if has_page_virtual(k) {
+            self.window(k).write(k, 0);
         }
     }
     /// Address of the flags word, for bit operations.

@@ -9,7 +9,7 @@
 //! | a kernel slot | invlpg | the same |
 //! | everything (kmap wrap) | CR4.PGE off and on | the same |
 //!
-//! `up` builds on 4G/4G flush nothing for user pages. Leaves out: IPIs (one CPU).
+//! `up` builds on 4G/4G flush nothing for user pages, and none leaves an mm. Leaves out: IPIs (one CPU).
 //!
 //! Invariant: this file alone decides; callers say what changed.
 
@@ -25,7 +25,7 @@ enum Active {
     No,
     /// The running task's own.
     Own,
-    /// A kernel thread runs and borrows it.
+    /// A kernel thread runs and borrows it (SMP; without, a borrowed mm is flushed like its own).
     Borrowed,
 }
 
@@ -34,7 +34,7 @@ fn active<K: Kernel>(k: K, mm: Low<Mm>) -> Active {
     let current = this_cpu(k).current(k);
     if current.active_mm(k) != mm {
         Active::No
-    } else if current.mm(k).is_null() {
+    } else if k.smp() && current.mm(k).is_null() {
         Active::Borrowed
     } else {
         Active::Own

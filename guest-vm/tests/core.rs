@@ -369,3 +369,34 @@ fn kmap_window_wraps_with_one_global_flush() {
     tlb::flush_tlb_all(k);
     assert_eq!(h.counts().flush_global, after.flush_global + 1);
 }
+
+/// A page that its owner loses, or that an owner keeps when it is free, is found and named with its zone.
+#[test]
+fn planted_wrong_owners_are_named_with_their_zone() {
+    use guest_vm::check::{self, Violation};
+    let boot = || {
+        let mut h = H3::new(1000);
+        h.boot();
+        check::owners(h.k).expect("after boot");
+        h
+    };
+    let found = |h: &H3| match check::owners(h.k) {
+        Err(Violation::Owners { zone, owner, .. }) => (zone, owner),
+        other => panic!("{other:?}"),
+    };
+    let h = boot();
+    let page = page_alloc::alloc_pages(h.k, Gfp::HighUser, 0, Owner::User).unwrap();
+    page_alloc::set_owner(h.k, page, Owner::Free);
+    assert_eq!(found(&h), (ZoneKind::HighMem, "free"));
+    let h = boot();
+    let page = page_alloc::alloc_pages(h.k, Gfp::Kernel, 3, Owner::Stack).unwrap();
+    page_alloc::free_pages(h.k, page, 3);
+    page_alloc::set_owner(h.k, page, Owner::Stack);
+    assert_eq!(found(&h), (ZoneKind::Normal, "stack"));
+    let h = boot();
+    let object: Low<u32> = slab::kmem_cache_alloc(h.k, CacheId::Dentry, Gfp::Kernel).unwrap();
+    let page = page_alloc::virt_to_page(h.k, object.va());
+    page_alloc::set_owner(h.k, page, Owner::Inode);
+    let (_, owner) = found(&h);
+    assert!(owner == "inode" || owner == "dentry", "{owner}");
+}

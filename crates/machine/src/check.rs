@@ -21,6 +21,24 @@ impl Machine {
 }
 
 impl Machine {
+    /// Checks that owners sum to the pages taken from the zones, and that the report's books of low memory do.
+    pub fn check_owners(&self, operation: u64) -> Result<(), MachineError> {
+        let failed = |reason| MachineError::Check { operation, reason };
+        let books = guarded(|| {
+            guest_vm::check::owners(self.k)
+                .map(|()| (self.lowmem(), u64::from(self.low_pages_used()) << 12))
+        })
+        .map_err(|e| failed(e.to_string()))?;
+        let (books, taken) = books.map_err(|violation| failed(format!("{violation:?}")))?;
+        let sum: u64 = books.by_owner.iter().sum();
+        if sum != taken {
+            return Err(failed(format!(
+                "owners of low memory sum to {sum} bytes, {taken} are taken from its zones"
+            )));
+        }
+        Ok(())
+    }
+
     /// The running task's vmas in words, one a line.
     pub fn maps(&self) -> String {
         let k = self.k;

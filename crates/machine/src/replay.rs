@@ -60,6 +60,8 @@ impl Default for ReplayOptions {
     }
 }
 
+/// Recorded operations in a tick of the trace clock ([`lowmem_abi::mailbox`]).
+const OPERATIONS_PER_TICK: u64 = 1024;
 /// Operations between two calls of the progress listener, native mode.
 const PROGRESS_OPERATIONS: u64 = 4096;
 
@@ -348,6 +350,12 @@ impl<'a> Run<'a> {
         self.machine.check_touched(to, &touched)?;
         if due {
             self.machine.check(to)?;
+        }
+        // A tick of the trace clock has passed.
+        if self.options.check != Check::Off
+            && (due || to / OPERATIONS_PER_TICK != (from.max(1) - 1) / OPERATIONS_PER_TICK)
+        {
+            self.machine.check_owners(to)?;
         }
         if at_peak {
             self.lowmem = self.machine.lowmem();

@@ -9,8 +9,8 @@
 
 use crate::cluster;
 use crate::kernel::{Efault, Kernel, Oom};
-use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
-use crate::layout::{File, Page, pg};
+use crate::kmap::{KmType, kmap, kmap_atomic, kunmap, kunmap_atomic};
+use crate::layout::{File, Page, has_page_virtual, pg};
 use crate::lru;
 use crate::mm::Errno;
 use crate::page;
@@ -66,9 +66,9 @@ pub fn file_write<K: Kernel>(k: K, file: Low<File>, r: Request) -> Result<u32, E
         let copied = if cluster::clustered(k) {
             copy_frames(k, page, (from, n), offset)
         } else {
-            let at = kmap_atomic(k, page, KmType::User0);
+            let at = map(k, page);
             let copied = copy_from_user(k, at.at(offset), from, n);
-            kunmap_atomic(k, at, KmType::User0);
+            unmap(k, page, at);
             copied
         };
         page::set(k, page, pg::UPTODATE);
@@ -84,6 +84,26 @@ pub fn file_write<K: Kernel>(k: K, file: Low<File>, r: Request) -> Result<u32, E
         index = index.wrapping_add(1);
     }
     Ok(r.bytes)
+}
+
+/// Where the copy goes: kmap of 2.4 (generic_file_write), kmap_atomic since 2003-07.
+#[inline(always)]
+fn map<K: Kernel>(k: K, page: Low<Page>) -> Kmapped {
+    if has_page_virtual(k) {
+        kmap(k, page)
+    } else {
+        kmap_atomic(k, page, KmType::User0)
+    }
+}
+
+/// Ends [`map`].
+#[inline(always)]
+fn unmap<K: Kernel>(k: K, page: Low<Page>, at: Kmapped) {
+    if has_page_virtual(k) {
+        kunmap(k, page);
+    } else {
+        kunmap_atomic(k, at, KmType::User0);
+    }
 }
 
 /// Of `n` bytes for a page from `offset` on, those in the first frame.
@@ -103,9 +123,9 @@ fn copy_frames<K: Kernel>(
     while left != 0 {
         let n = first_part(left, offset);
         fault_in_pages_readable(k, from, n).map_err(|_| Efault)?;
-        let at = kmap_atomic(k, page, KmType::User0);
+        let at = map(k, page);
         let copied = copy_from_user(k, at.at(offset), from, n);
-        kunmap_atomic(k, at, KmType::User0);
+        unmap(k, page, at);
         copied?;
         from = from.wrapping_add(n);
         offset += n;

@@ -111,6 +111,18 @@ impl Access for OldSplitHigh {
     const STRUCTS: StructKind = StructKind::V2_4;
 }
 
+/// Another split or kernel, built without locks.
+#[derive(Debug, Clone, Copy)]
+pub struct Up<U>(PhantomData<U>);
+impl<U: Access> Access for Up<U> {
+    const SPLIT: SplitKind = U::SPLIT;
+    const PTE: PteKind = U::PTE;
+    const BUILD: BuildKind = BuildKind::Up;
+    const CACHE: CacheKind = U::CACHE;
+    const STRUCTS: StructKind = U::STRUCTS;
+    const SHIFT: Option<u32> = U::SHIFT;
+}
+
 const GIB4: usize = 1 << 32;
 
 /// Counts a test may look at.

@@ -111,6 +111,9 @@ impl<S: Scheme, A: Access> World<S, A> {
         let mut s = Space::new(mm::unmapped_base(k), mm::task_size(k));
         s.anon_vmas = w_anon(k);
         s.phase = cluster::mmu_count(k) - 1;
+        // The argument page is in the stack.
+        self.anons += 1;
+        let anon = (s.anon_vmas && A::SHIFT.is_none()).then_some(self.anons);
         s.start_brk = BRK;
         s.brk = BRK;
         s.areas.push(Area {
@@ -126,7 +129,7 @@ impl<S: Scheme, A: Access> World<S, A> {
                 | vm::ACCOUNT,
             file: None,
             pgoff: (STACK - 4 * PAGE) / PAGE,
-            anon: None,
+            anon,
         });
         self.models.insert(self.current, s);
     }
