@@ -108,6 +108,29 @@ fn complete_runs_lose_nothing() {
     assert_eq!(m.outcome, Outcome::Complete);
 }
 
+/// Pages of eight frames, of which a process may have changed any one alone.
+#[test]
+fn clustered_pages_lose_nothing() {
+    let mut t = TraceBuilder::new("clustered");
+    let p = processes(&mut t);
+    let a = hog(&mut t, p);
+    t.on(p).read_pages(a, 8 << 20);
+    let trace = t.finish();
+    for rmap in MAPS {
+        let config = Config {
+            cluster: 3,
+            ..small(rmap)
+        };
+        let m = checked(&trace, &config, Mode::Native);
+        // anon_vma_rfc has no clustered pages, and not every such image is committed.
+        if m.outcome == Outcome::Refused {
+            continue;
+        }
+        assert_eq!(m.outcome, Outcome::Complete, "{rmap}: {:?}", m.reason);
+        assert!(m.devices.swap_writes > 100, "{rmap}");
+    }
+}
+
 #[test]
 fn livelocks_lose_nothing() {
     let mut t = TraceBuilder::new("livelock");
