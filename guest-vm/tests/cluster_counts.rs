@@ -222,6 +222,41 @@ fn mremap_of_whole_windows_copies_nothing_and_of_parts_one_page_at_each_end_with
     assert_eq!(copies::<AnonmmMap>(2, 3), 1);
 }
 
+/// Moves `pages` by their own length, inside a window, once before and once after a fork.
+fn short_moves<R: Scheme>(pages: u32) {
+    for forked in [false, true] {
+        let mut h = start::<R, 3>();
+        map(&mut h, BASE, ANON, NO_FILE);
+        write_all(&mut h, BASE);
+        if forked {
+            fork(&mut h);
+        }
+        let len = pages << 12;
+        let to = BASE + len;
+        assert_eq!(h.syscall(call::MREMAP, [BASE, len, len, 3, to, 0]), to);
+        check::all(h.k).expect("invariants");
+        for i in 0..pages {
+            assert_eq!(h.read_user(to + (i << 12)), 0x1000 + i);
+        }
+        if forked {
+            switch(&mut h, 2);
+            for i in 0..PAGES {
+                assert_eq!(h.read_user(BASE + (i << 12)), 0x1000 + i);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_move_may_end_in_the_window_it_starts_from() {
+    for pages in [1, 3, 4, 7, 12] {
+        short_moves::<AnonmmMap>(pages);
+        short_moves::<AnonVmaMap>(pages);
+        short_moves::<PteChains>(pages);
+        short_moves::<DoubleChains>(pages);
+    }
+}
+
 #[test]
 fn a_kernel_stack_is_an_object_where_a_page_is_larger() {
     let mut h = start::<AnonVmaMap, 4>();

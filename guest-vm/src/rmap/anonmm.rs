@@ -350,10 +350,17 @@ impl<K: Kernel> ReverseMap<K> for AnonmmMap {
         let mut here = Window::at_base(k, m.from.wrapping_sub(offset));
         here.start = here.start.max(m.range.0);
         here.end = here.end.min(m.range.1);
+        // A short move ends inside the window it starts from: a pte counts where its sub-page belongs.
         let mut own = 0;
-        for window in [here, Window::at_base(k, base)] {
+        let places = [
+            (here, m.from.wrapping_sub(offset)),
+            (Window::at_base(k, base), base),
+        ];
+        for (window, first) in places {
             window.scan(k, m.mm, |at| {
-                own += maps(k, at.pte, page) as u32;
+                let sub = cluster::sub_of(k, pte_get(k, at.pte).pfn());
+                let belongs = at.addr.wrapping_sub(first) == sub << PAGE_SHIFT;
+                own += (belongs && maps(k, at.pte, page)) as u32;
                 true
             });
         }
