@@ -3,7 +3,8 @@
 //! The first byte says how the rest is taken: as the file it is, as code of a ROM, as code of an ELF executable, and with which engine
 //! it runs. Ten million instructions a case, each repetition of a string instruction counted as one. No input may panic or hang.
 //!
-//! `cargo +nightly fuzz run image -- -max_len=65536 -timeout=60`
+//! `cargo +nightly fuzz run -s none image -- -max_len=65536 -timeout=60`; with the address sanitizer a case of the reference takes
+//! most of a minute.
 #![no_main]
 
 use emu_cpu::Engine;
