@@ -3,7 +3,8 @@
 use emu_cpu::Engine;
 use lowmem_machine::identity::compare_modes;
 use lowmem_machine::{ReplayOptions, replay};
-use lowmem_report::config::{Entry, Rmap, Split};
+use lowmem_report::config::{Entry, Kernel, Rmap, Split};
+use lowmem_report::kernels::config_of;
 use lowmem_report::{Config, Measurement, Silent};
 use lowmem_trace::Trace;
 
@@ -46,6 +47,19 @@ fn memory_is_identical_pte_chain_4g4g() {
 #[test]
 fn memory_is_identical_with_threads() {
     identical("java64", &config(Rmap::AnonVma, Split::G4G4));
+}
+
+/// Kernels with structures of their own: lists and semaphores of 2.6.0, 2.4's struct page, RHEL3's with chains in high page tables.
+#[test]
+fn memory_is_identical_with_structures_of_older_kernels() {
+    for kernel in [Kernel::V2_6_0, Kernel::V2_4Aa, Kernel::Rhel3Hugemem] {
+        let config = Config {
+            cpu: "pentium3".to_owned(),
+            probe_unmap: 0,
+            ..config_of(kernel)
+        };
+        identical("mremapfork1", &config);
+    }
 }
 
 #[test]
