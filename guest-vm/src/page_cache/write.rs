@@ -50,14 +50,14 @@ pub fn file_write<K: Kernel>(k: K, file: Low<File>, r: Request) -> Result<u32, E
     while left != 0 {
         let room = cluster::page_bytes(k) - offset;
         let n = if left < room { left } else { room };
-        fault_in_pages_readable(k, from, first_part(n, offset))?;
+        fault_in_pages_readable(k, from, first_part(k, n, offset))?;
         let page = grab_cache_page(k, file, index).map_err(|_| Errno::Enomem)?;
         if !page::test(k, page, pg::UPTODATE) {
             if n != cluster::page_bytes(k) {
                 read(k, file, page, index);
             }
             // Reclaim on behalf of the new page may have taken the buffer; the real copy would fail and be made again by kmap.
-            if let Err(e) = fault_in_pages_readable(k, from, first_part(n, offset)) {
+            if let Err(e) = fault_in_pages_readable(k, from, first_part(k, n, offset)) {
                 page::unlock_page(k, page);
                 page::put_page(k, page);
                 return Err(e);
@@ -108,7 +108,10 @@ fn unmap<K: Kernel>(k: K, page: Low<Page>, at: Kmapped) {
 
 /// Of `n` bytes for a page from `offset` on, those in the first frame.
 #[inline(always)]
-fn first_part(n: u32, offset: u32) -> u32 {
+fn first_part<K: Kernel>(k: K, n: u32, offset: u32) -> u32 {
+    if !cluster::clustered(k) {
+        return n;
+    }
     let room = PAGE_SIZE - (offset & (PAGE_SIZE - 1));
     if n < room { n } else { room }
 }
@@ -121,7 +124,7 @@ fn copy_frames<K: Kernel>(
     mut offset: u32,
 ) -> Result<(), Efault> {
     while left != 0 {
-        let n = first_part(left, offset);
+        let n = first_part(k, left, offset);
         fault_in_pages_readable(k, from, n).map_err(|_| Efault)?;
         let at = map(k, page);
         let copied = copy_from_user(k, at.at(offset), from, n);
