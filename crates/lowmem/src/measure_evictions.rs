@@ -141,21 +141,28 @@ fn tables(trace: &Trace, rows: &[EvictionRow]) -> String {
     table.render()
 }
 
-fn difference(row: &EvictionRow, rows: &[EvictionRow], first: &First) -> String {
-    let place = |p: &Option<Placed>| match p {
+fn words(p: &Option<Placed>) -> String {
+    match p {
         None => "nothing more".to_owned(),
-        Some(p) => format!(
-            "{} from operation {} on, page {} ({}): {}",
-            who(p.run.who),
-            grouped(p.run.operation),
-            grouped(u64::from(p.page)),
-            p.born.map_or("of boot".to_owned(), |o| format!(
-                "of operation {}",
-                grouped(o)
-            )),
-            what(p.what).replace('_', " ")
-        ),
-    };
+        Some(p) => {
+            format!(
+                "{} from operation {} on, page {} ({}): {}",
+                who(p.run.who),
+                grouped(p.run.operation),
+                grouped(u64::from(p.page)),
+                p.born.map_or("of boot".to_owned(), |o| format!(
+                    "of operation {}",
+                    grouped(o)
+                )),
+                what(p.what).replace('_', " ")
+            ) + &p
+                .gave_up
+                .map_or(String::new(), |g| format!(" ({})", g.name()))
+        }
+    }
+}
+
+fn difference(row: &EvictionRow, rows: &[EvictionRow], first: &First) -> String {
     let owners: Vec<String> = first
         .owners
         .iter()
@@ -168,12 +175,21 @@ fn difference(row: &EvictionRow, rows: &[EvictionRow], first: &First) -> String 
             owners.join(", ")
         ),
     };
+    let apart = match row.leveled.and_then(|l| Some((l.first?, l.equal))) {
+        None => String::new(),
+        Some(((reference, own), equal)) => format!(
+            " Apart, after {} decisions: {}; the first row: {}.",
+            grouped(equal.decisions as u64),
+            words(&own),
+            words(&reference)
+        ),
+    };
     format!(
-        "{} after {} decisions: {}; the first row: {}{memory}.",
+        "{} after {} decisions: {}; the first row: {}{memory}.{apart}",
         label(row, rows),
         grouped(row.equal.decisions as u64),
-        place(&first.own),
-        place(&first.reference),
+        words(&first.own),
+        words(&first.reference),
     )
 }
 
@@ -197,6 +213,7 @@ fn placed(p: &Option<Placed>) -> Value {
         None => Value::Null,
         Some(p) => json!({
             "decision": what(p.what),
+            "gave_up": p.gave_up.map(lowmem_machine::decisions::Probe::name),
             "page": p.page,
             "page_of_operation": p.born,
             "reclaimer": who(p.run.who),
@@ -221,6 +238,9 @@ fn result(row: &EvictionRow) -> Value {
             "evictions": l.evictions,
             "equal": equal(&l.equal),
             "object_pages": l.objects_pages,
+            "first_difference": l.first.map(|(reference, own)| {
+                json!({"first_row": placed(&reference), "own": placed(&own)})
+            }),
         })
     });
     json!({

@@ -24,6 +24,7 @@ use guest_vm::ptr::Low;
 use guest_vm::reclaim::PF_KSWAPD;
 use guest_vm::task::current;
 use lowmem_abi::owner::Owner as PageOwner;
+pub use lowmem_abi::probe::Probe;
 use lowmem_report::LowmemUse;
 use std::collections::BTreeSet;
 
@@ -39,7 +40,17 @@ pub struct Decided {
     pub page: u32,
     /// In which run of reclaim: index of [`Decisions::runs`].
     pub run: u32,
+    /// Why try_to_unmap gave up on it, if it did: young, locked, pinned or a missed lock. No part of the comparison.
+    pub gave_up: Option<Probe>,
 }
+
+/// Probes that try_to_unmap passes when it gives up.
+const GIVING_UP: [Probe; 4] = [
+    Probe::UnmapYoung,
+    Probe::UnmapLocked,
+    Probe::UnmapPinned,
+    Probe::UnmapAgain,
+];
 
 /// Who ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +166,8 @@ pub struct DecisionLog {
     names: Vec<u32>,
     look_at: Option<u32>,
     low_pages: u32,
+    /// Counts of [`GIVING_UP`] at the last decision.
+    gave_up: [u64; GIVING_UP.len()],
 }
 
 impl DecisionLog {
@@ -182,7 +195,10 @@ impl DecisionLog {
     }
 
     /// Reclaim has decided.
-    pub(crate) fn decided(&mut self, k: Native, page: Low<Page>, what: Decision) {
+    pub(crate) fn decided(&mut self, k: Native, page: Low<Page>, what: Decision, probes: &[u64]) {
+        let now = GIVING_UP.map(|p| probes[p as usize]);
+        let grown = now.iter().zip(self.gave_up).position(|(n, b)| *n > b);
+        self.gave_up = now;
         if self.look_at == Some(self.out.decided.len() as u32) {
             self.out.seen = Some(lowmem::of_kernel(k, self.low_pages));
         }
@@ -191,6 +207,7 @@ impl DecisionLog {
             what,
             page: self.names.get(pfn).copied().unwrap_or(0),
             run: self.out.runs.len().saturating_sub(1) as u32,
+            gave_up: grown.map(|i| GIVING_UP[i]),
         });
     }
 

@@ -509,8 +509,9 @@ impl Kernel for Native {
     }
 
     fn decided(self, page: Low<Page>, what: Decision) {
-        if let Some(log) = &mut self.host().log {
-            log.decided(self, page, what);
+        let host = self.host();
+        if let Some(log) = &mut host.log {
+            log.decided(self, page, what, &host.probes);
         }
     }
 

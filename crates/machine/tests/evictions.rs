@@ -1,5 +1,6 @@
 //! Reverse maps take the same pages in the same order, but for the memory that they themselves take.
 
+use lowmem_machine::decisions::{Decision, Probe};
 use lowmem_machine::measure::evictions::{Cause, measure};
 use lowmem_report::config::{FileVmas, Reclaim, Rmap};
 use lowmem_report::{Config, Outcome};
@@ -92,4 +93,38 @@ fn another_reclaim_is_named() {
     let rows = measure(&storm(), &[small(Rmap::AnonVma), other]).expect("they run");
     assert!(!rows[1].equal.all);
     assert_eq!(rows[1].cause, Cause::Reclaim);
+}
+
+/// Where forks share what is in swap, chains and objects may differ, by one answer: 2.6.7's try_to_unmap refuses a pinned page of the swap
+/// cache, chains unmap it and keep it. Whether reclaim meets such a page depends on how much memory there is. The kinds of chains always
+/// agree with each other.
+#[test]
+fn chains_do_not_ask_for_pins() {
+    let bytes = include_bytes!("../../../traces/mremapfork1.lmt");
+    let trace = Trace::from_bytes("mremapfork1", &bytes[..]).expect("a committed trace");
+    let chains = [Rmap::PteChain, Rmap::Objrmap, Rmap::PteChainV1].map(small);
+    for row in &measure(&trace, &chains).expect("they run")[1..] {
+        assert_eq!(row.cause, Cause::Memory, "{}", row.config.rmap);
+    }
+    let mut met = 0;
+    for megabytes in [24, 25, 26, 27, 28, 29] {
+        let both = [Rmap::PteChain, Rmap::AnonVma].map(|rmap| Config {
+            ram_bytes: megabytes << 20,
+            ..small(rmap)
+        });
+        let rows = measure(&trace, &both).expect("they run");
+        assert_eq!(rows[1].memory_hash, rows[0].memory_hash);
+        let Some((chains, objects)) = rows[1].leveled.and_then(|l| l.first) else {
+            continue;
+        };
+        met += 1;
+        let (chains, objects) = (chains.expect("it goes on"), objects.expect("it goes on"));
+        assert_eq!(chains.page, objects.page, "{megabytes} MB");
+        assert_eq!((chains.what, chains.gave_up), (Decision::Kept, None));
+        assert_eq!(
+            (objects.what, objects.gave_up),
+            (Decision::Activated, Some(Probe::UnmapPinned))
+        );
+    }
+    assert!(met > 0, "no pinned page was met");
 }

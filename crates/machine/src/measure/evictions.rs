@@ -3,7 +3,9 @@
 //! Every decision of reclaim is compared with that of the first configuration, page by page ([`crate::decisions`]). Where the first
 //! difference lies, low memory is divided by owner in both. Then both run again with the memory that the maps themselves take out of
 //! play: if now every decision is equal, the maps differ by their memory alone, because watermarks are crossed at other times; if not,
-//! a map has answered a question otherwise than the other.
+//! a map has answered a question otherwise than the other. Two such answers are known. try_to_unmap of 2.6.7 refuses a page of the
+//! swap cache that somebody pins, and reclaim activates it; with chains (2.6.0's routine, which does not ask) the page is unmapped, and
+//! kept because it cannot be written while it is pinned. And anonmm has other pages: mremap copies those that fork shared.
 //!
 //! Left out: cycle mode. Natively every reference sets Accessed; with `young_flush=off` a CPU's TLB may hide some of them.
 //!
@@ -14,6 +16,7 @@ use crate::decisions::{Decided, Decisions, Keep, Level, ReclaimRun};
 use crate::error::MachineError;
 use crate::replay::{ReplayOptions, boot, preset, replay_decisions};
 use guest_vm::kernel::Decision;
+use lowmem_abi::probe::Probe;
 use lowmem_report::{Config, LowmemUse, Measurement, Outcome, Owner};
 use lowmem_trace::{Assumptions, RetouchDepth, Trace};
 
@@ -71,6 +74,8 @@ pub struct Placed {
     pub born: Option<u64>,
     /// The run of reclaim that it belongs to.
     pub run: ReclaimRun,
+    /// Why try_to_unmap gave up, if it did.
+    pub gave_up: Option<Probe>,
 }
 
 /// The first difference.
@@ -87,6 +92,8 @@ pub struct First {
 /// The pair in the counterfactual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leveled {
+    /// Where the two differ all the same: the first configuration's decision and this one's.
+    pub first: Option<(Option<Placed>, Option<Placed>)>,
     /// Decisions of this configuration.
     pub decisions: usize,
     /// Its evictions.
@@ -168,10 +175,15 @@ pub fn measure(trace: &Trace, configs: &[Config]) -> Result<Vec<EvictionRow>, Ma
                 };
                 let leveled = run(roomier, at(*level))?.1;
                 row.cause = cause(reference, &leveled);
+                let still = equal(reference, &leveled);
                 row.leveled = Some(Leveled {
+                    first: (!still.all).then(|| {
+                        let n = still.decisions;
+                        (placed(reference, n), placed(&leveled, n))
+                    }),
                     decisions: leveled.decided.len(),
                     evictions: freed(&leveled.decided),
-                    equal: equal(reference, &leveled),
+                    equal: still,
                     objects_pages: leveled.most_lent,
                 });
             }
@@ -231,6 +243,7 @@ fn placed(log: &Decisions, n: usize) -> Option<Placed> {
         page: d.page,
         born: log.pages.get(d.page as usize)?.map(|b| b.operation),
         run: *log.runs.get(d.run as usize)?,
+        gave_up: d.gave_up,
     })
 }
 
