@@ -28,7 +28,7 @@ pub(crate) fn run_mremap(args: &PlainMeasureArgs) -> Result<ExitCode, Failure> {
                     "case": r.case.name(),
                     "resident": r.resident,
                     "mremap": {"copies": r.mremap_copies, "cycles": r.mremap_cycles},
-                    "swapoff": {"copies": r.swapoff_copies, "cycles": r.swapoff_cycles},
+                    "swapoff": {"copies": r.swapoff_copies},
                     "frames": r.frames,
                 })
             },
@@ -150,10 +150,9 @@ fn mremap_table(rows: &[(Config, Vec<mremap::MoveRow>)]) -> String {
             "pages",
             "kernel",
             "in memory",
-            "copied",
-            "mremap cycles",
-            "copied",
-            "swapoff cycles",
+            "mremap copies",
+            "cycles",
+            "swapoff copies",
             "frames",
         ],
     );
@@ -167,15 +166,13 @@ fn mremap_table(rows: &[(Config, Vec<mremap::MoveRow>)]) -> String {
                 grouped(r.mremap_copies),
                 grouped(r.mremap_cycles),
                 grouped(r.swapoff_copies),
-                grouped(r.swapoff_cycles),
                 grouped(u64::from(r.frames)),
             ]);
         }
     }
     table.note(
         "resident: shared and in memory when the parent moves them. swapped: shared and in swap. private: the parent has written them \
-         since the forks. Copied: by mremap, and by swapoff. Frames: those that show the pages at the end. Cycles of swapoff are \
-         less those of one that finds nothing in use.",
+         since the forks. Frames: those that show the pages at the end.",
     );
     table.render()
 }
