@@ -114,8 +114,8 @@ pub(super) fn parse(name: &str) -> Option<Row> {
     })
 }
 
-/// Images beside `RMAP-3g1g` and `RMAP-4g4g`, with and without highpte, that every reverse map has: what kernel presets stand for
-/// (lists), and the other splits, builds and page sizes for the schemes most compared.
+/// Images beside `RMAP-3g1g` and `RMAP-4g4g`, also with highpte and clustered, that every reverse map has: what kernel presets stand
+/// for (lists), and the other splits and builds for the schemes most compared.
 const COMMITTED_TOO: &[&str] = &[
     "swap_out-3g1g-lists",
     "swap_out-4g4g-lists",
@@ -136,10 +136,6 @@ const COMMITTED_TOO: &[&str] = &[
     "anon_vma-1g3g",
     "pte_chain-2g2g",
     "pte_chain-1g3g",
-    "anon_vma-3g1g-clustered",
-    "anon_vma-4g4g-clustered",
-    "pte_chain-3g1g-clustered",
-    "pte_chain-4g4g-clustered",
 ];
 
 /// Every image that is committed, in order of name within a reverse map.
@@ -151,6 +147,9 @@ pub(super) fn committed() -> Vec<Row> {
             if *rmap != NARROW {
                 rows.push(format!("{rmap}-{split}-highpte"));
             }
+            if *rmap != ONE_VMA {
+                rows.push(format!("{rmap}-{split}-clustered"));
+            }
         }
     }
     rows.extend(COMMITTED_TOO.iter().map(|name| (*name).to_owned()));
@@ -161,6 +160,9 @@ pub(super) fn committed() -> Vec<Row> {
 
 /// The scheme whose elements have no room for a pte in high memory.
 const NARROW: &str = "pte_chain_v1";
+
+/// The scheme whose pages name one vma, where a clustered page may lie in two.
+const ONE_VMA: &str = "anon_vma_rfc";
 
 /// The reverse maps, in the table's order.
 pub(super) fn schemes() -> impl Iterator<Item = &'static str> {
