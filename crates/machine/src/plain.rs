@@ -20,7 +20,8 @@ use crate::machine::Machine;
 use crate::mailbox;
 use crate::replayer::{Entry, Next, Pause, Position, Replayer, STUB_STACK_BYTES, Step, pid};
 use emu_mmu::PhysMem;
-use guest_vm::file::{FIRST_SHARED, FIRST_UNNAMED};
+use guest_vm::file::FIRST_UNNAMED;
+use guest_vm::mm::shm::FIRST_SEGMENT_FILE;
 use lowmem_trace::space::{Area, Object};
 use lowmem_trace::{Advice, Assumptions, Call, Prot, TaskId, Trace};
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,7 +112,7 @@ fn object_id(object: Object) -> Option<u32> {
         Object::Anon | Object::Special => None,
         Object::FilePrivate(id) | Object::FileShared(id) => Some(id),
         // Segments count down from the top, unnamed objects up from 1.
-        Object::Shm(n) if n > u32::MAX / 2 => Some(FIRST_SHARED + (u32::MAX - n)),
+        Object::Shm(n) if n > u32::MAX / 2 => Some(FIRST_SEGMENT_FILE + (u32::MAX - n)),
         Object::Shm(n) => Some(FIRST_UNNAMED + n - 1),
     }
 }
