@@ -6,7 +6,7 @@
 //! page of the swap cache at every pte that names its slot. Breaking a share copies the sub-pages that this window maps, and moves their
 //! ptes together. Two rules keep what a process sees exactly as with pages of 4 KB: of a *file's* page only the sub-page that is written
 //! is copied, because the others must go on showing the file; and a page of the window's own that nobody else can see
-//! ([`own_page`]) takes further sub-pages in, cleared or copied first, so that a window of a private mapping has one page,
+//! (`own_page`) takes further sub-pages in, cleared or copied first, so that a window of a private mapping has one page,
 //! not one for each write. Ptes filled in advance are clean. What is copied depends on the ptes, so it is copied under page_table_lock.
 //!
 //! Invariant: a sub-page is cleared or copied before its first pte is set; a page that is in a window only partly is never

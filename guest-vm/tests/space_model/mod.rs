@@ -330,7 +330,7 @@ impl Space {
             None => self.search(0, new_len)?,
         };
         let kept = a.cut(addr, a.end).pgoff;
-        let in_phase = (to / PAGE ^ kept) & self.phase == 0;
+        let in_phase = ((to / PAGE) ^ kept) & self.phase == 0;
         let pgoff = if a.file.is_none() && a.anon.is_none() && in_phase {
             to / PAGE
         } else {
