@@ -28,6 +28,6 @@ pub mod suggest;
 pub use account::Account;
 pub use event::{Cause, Event, Level, Purpose};
 pub use geometry::Geometry;
-pub use preset::{Preset, PresetError, Variant};
+pub use preset::{DiskKey, Preset, PresetError, Variant};
 pub use prices::{CostTable, Prices};
 pub use side::Side;

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::output;
 use lowmem_machine::disk::{DiskModel, DiskTime};
 use lowmem_machine::measure::writeback::{self, ELEVATOR_WINDOW, WritebackMeasure};
+use lowmem_machine::replay;
 use lowmem_report::Config;
 use lowmem_report::config::PageCache;
 use lowmem_report::table::{Table, grouped, wrap};
@@ -33,10 +34,10 @@ fn writeback(args: &WritebackArgs) -> Result<ExitCode, Failure> {
     if args.axes.page_cache.is_empty() {
         configs = configs.into_iter().flat_map(both_caches).collect();
     }
-    let disk = DiskModel::BARRACUDA_7200_7;
+    let disk = one_disk(&configs)?;
     let mut rows = Vec::new();
     for config in configs {
-        let measured = writeback::measure(&config, disk)
+        let measured = writeback::measure(&config)
             .map_err(|e| Failure::Machine(format!("{}: {e}", label(&config))))?;
         rows.push((config, measured));
     }
@@ -47,6 +48,23 @@ fn writeback(args: &WritebackArgs) -> Result<ExitCode, Failure> {
     };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The disk of all configurations: tables of times on different disks would compare disks.
+fn one_disk(configs: &[Config]) -> Result<DiskModel, Failure> {
+    let mut disks = Vec::new();
+    for config in configs {
+        let preset = replay::preset(config).map_err(|e| Failure::Usage(e.to_string()))?;
+        disks.push(DiskModel::of(&preset));
+    }
+    disks.dedup();
+    match disks[..] {
+        [disk] => Ok(disk),
+        _ => Err(Failure::Usage(
+            "--cpu: the presets have different disks (disk.*), and writeback is compared on one"
+                .to_owned(),
+        )),
+    }
 }
 
 fn both_caches(config: Config) -> [Config; 2] {

@@ -21,8 +21,9 @@ pub const SHMEM_FILES: u32 = 0x8000_0000;
 type Words = Arc<[(u32, u32)]>;
 
 /// What files and swap hold. Cloning shares pages.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Devices {
+    disk: DiskModel,
     files: BTreeMap<(u32, u32), Words>,
     swap: BTreeMap<u32, Words>,
     /// First page behind the shortest end a file ever had.
@@ -52,8 +53,7 @@ struct SwapTime {
 }
 
 impl SwapTime {
-    fn transfer(&mut self, slot: u32) {
-        let disk = DiskModel::BARRACUDA_7200_7;
+    fn transfer(&mut self, disk: DiskModel, slot: u32) {
         if slot != self.next {
             self.seeks += 1;
             self.us += disk.seek_us + disk.rotation_us;
@@ -93,6 +93,28 @@ pub fn synthetic_words(file: u32, index: u32) -> impl Iterator<Item = (u32, u32)
 }
 
 impl Devices {
+    /// Files that were never written and empty swap, on this disk.
+    pub fn new(disk: DiskModel) -> Self {
+        Self {
+            disk,
+            files: BTreeMap::new(),
+            swap: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            written: Vec::new(),
+            file_reads: 0,
+            file_writes: 0,
+            swap_reads: 0,
+            swap_writes: 0,
+            slept_ms: 0,
+            swap_time: SwapTime::default(),
+        }
+    }
+
+    /// The disk behind files and swap.
+    pub fn disk(&self) -> DiskModel {
+        self.disk
+    }
+
     /// Carries out one transfer.
     pub fn transfer(&mut self, mem: &mut PhysMem, t: Transfer) -> Result<(), DeviceError> {
         if t.kind == TransferKind::Wait as u32 {
@@ -129,7 +151,7 @@ impl Devices {
             }
             k if k == TransferKind::SwapRead as u32 => {
                 self.swap_reads += 1;
-                self.swap_time.transfer(t.index);
+                self.swap_time.transfer(self.disk, t.index);
                 let words = self
                     .swap
                     .get(&t.index)
@@ -138,7 +160,7 @@ impl Devices {
             }
             k if k == TransferKind::SwapWrite as u32 => {
                 self.swap_writes += 1;
-                self.swap_time.transfer(t.index);
+                self.swap_time.transfer(self.disk, t.index);
                 let words: Words = mem.page_words(pfn).collect();
                 self.swap.insert(t.index, words);
             }

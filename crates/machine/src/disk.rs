@@ -1,7 +1,7 @@
 //! How long a disk needs for a list of page writes: one seek and half a revolution wherever the next page is not the one behind the last,
 //! and one transfer a page.
 //!
-//! The numbers are those of a desktop disk of 2003/2004. Every file lies in one piece; which file is where does not matter, because
+//! The numbers are the preset's (`disk.*`). Every file lies in one piece; which file is where does not matter, because
 //! every seek takes the average time (short seeks are shorter: an assumption that makes all disorder cost alike). The disk
 //! works in the order of submission, as with the noop elevator, or in the order of file and page within windows of so
 //! many requests as a queue holds, which is what an elevator of 2.6 could make of them at best. Left out: the
@@ -10,6 +10,7 @@
 //! Invariant: the same pages in file-offset order never need longer than in any other order.
 
 use crate::device::FilePage;
+use lowmem_cost::{DiskKey, Preset};
 
 /// A disk in three lines, microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +24,14 @@ pub struct DiskModel {
 }
 
 impl DiskModel {
-    /// Seagate Barracuda 7200.7 (2003): average seek 8.5 ms, rotational latency 4.16 ms, 58 MB/s sustained (The Tech Report, review 8160 of the
-    /// 7200.8, table of drive specs); 4,096 bytes at 58 MB/s are 70.6 us.
-    pub const BARRACUDA_7200_7: Self = Self {
-        seek_us: 8_500,
-        rotation_us: 4_160,
-        page_us: 71,
-    };
+    /// The disk of a preset.
+    pub fn of(preset: &Preset) -> Self {
+        Self {
+            seek_us: preset.disk_us(DiskKey::Seek),
+            rotation_us: preset.disk_us(DiskKey::Rotation),
+            page_us: preset.disk_us(DiskKey::Page),
+        }
+    }
 }
 
 /// In which order the disk takes what is in its queue.
@@ -88,7 +90,11 @@ mod tests {
     use lowmem_trace::retouch::mix;
     use std::collections::BTreeSet;
 
-    const DISK: DiskModel = DiskModel::BARRACUDA_7200_7;
+    const DISK: DiskModel = DiskModel {
+        seek_us: 8_500,
+        rotation_us: 4_160,
+        page_us: 71,
+    };
 
     fn log(pages: &[(u32, u32)]) -> Vec<FilePage> {
         pages

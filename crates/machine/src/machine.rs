@@ -5,6 +5,7 @@
 //!
 //! Invariant: between calls a machine is at a boundary, or dead: after an error it must not be run on.
 
+use crate::disk::DiskModel;
 use crate::error::{MachineError, describe};
 use crate::identity::{DeadTasks, clear_dead};
 use crate::image::Image;
@@ -17,6 +18,7 @@ use guest_vm::layout::Frame;
 use guest_vm::ptr::Low;
 use lowmem_abi::boot::{BootInfo, CpuStart};
 use lowmem_abi::port::{Report, ReportKind};
+use lowmem_cost::Preset;
 use lowmem_report::config::{AnonVmaReuse, Entry, FileVmas, Nonlinear, Reclaim, Stack, YoungFlush};
 use lowmem_report::{Config, Outcome};
 use std::backtrace::BacktraceStatus;
@@ -99,11 +101,23 @@ pub enum Eviction {
     },
 }
 
-/// Parameters that differ between presets of a CPU, as the kernel needs them.
+/// What a kernel and its devices must know of a preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CpuFacts {
+pub struct Hardware {
     /// NX is there.
     pub nx: bool,
+    /// The disk that swap and files are on.
+    pub disk: DiskModel,
+}
+
+impl Hardware {
+    /// Of a preset.
+    pub fn of(preset: &Preset) -> Self {
+        Self {
+            nx: preset.geometry().nx,
+            disk: DiskModel::of(preset),
+        }
+    }
 }
 
 /// How a native entry ended that did not return.
@@ -156,7 +170,11 @@ pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, Ended> {
 
 impl Machine {
     /// Makes a machine and boots its kernel natively.
-    pub fn boot(config: &Config, image: Arc<Image>, cpu: CpuFacts) -> Result<Self, MachineError> {
+    pub fn boot(
+        config: &Config,
+        image: Arc<Image>,
+        hardware: Hardware,
+    ) -> Result<Self, MachineError> {
         config.check()?;
         let axes = rows::axes_of(config).map_err(MachineError::Refused)?;
         let mut mem = Box::new(PhysMem::new(
@@ -164,8 +182,8 @@ impl Machine {
             rows::low_bytes(axes, config.cluster, config.ram_bytes),
         )?);
         image.load(&mut mem);
-        mailbox::write_boot_info(&mut mem, &boot_info(config, &image, cpu));
-        let mut host = Box::new(Host::new(&raw mut *mem, axes));
+        mailbox::write_boot_info(&mut mem, &boot_info(config, &image, hardware));
+        let mut host = Box::new(Host::new(&raw mut *mem, axes, hardware.disk));
         let k = Native::new(&raw mut *host);
         guarded(|| guest_vm::boot::boot(k)).map_err(|e| {
             let reason = e.to_string();
@@ -272,7 +290,7 @@ impl Machine {
     }
 }
 
-fn boot_info(config: &Config, image: &Image, cpu: CpuFacts) -> BootInfo {
+fn boot_info(config: &Config, image: &Image, hardware: Hardware) -> BootInfo {
     BootInfo {
         magic: BootInfo::MAGIC,
         ram_frames: (config.ram_bytes >> 12) as u32,
@@ -303,7 +321,7 @@ fn boot_info(config: &Config, image: &Image, cpu: CpuFacts) -> BootInfo {
         layout_seed: 0,
         swap_slots: SWAP_SLOTS,
         vfork_is_fork: 0,
-        nx: u32::from(cpu.nx),
+        nx: u32::from(hardware.nx),
         symbols: image.symbols,
         reclaim: match config.reclaim {
             Reclaim::V2_6_7 => 0,

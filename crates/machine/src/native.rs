@@ -10,6 +10,7 @@
 
 use crate::decisions::{DecisionLog, Reserve};
 use crate::device::Devices;
+use crate::disk::DiskModel;
 use crate::machine::Eviction;
 use emu_mmu::{Pfn, PhysAddr, PhysMem};
 use guest_vm::axes::Axes;
@@ -94,7 +95,7 @@ pub struct GuestFatal {
 
 impl Host {
     /// A host context over `mem`, which must outlive it at this address.
-    pub(crate) fn new(mem: *mut PhysMem, axes: Axes) -> Host {
+    pub(crate) fn new(mem: *mut PhysMem, axes: Axes, disk: DiskModel) -> Host {
         // SAFETY: the caller gives a valid pointer; the reference ends here.
         let (low_base, low_bytes) = unsafe { ((*mem).low_base(), (*mem).low_bytes() as u32) };
         Host {
@@ -106,7 +107,7 @@ impl Host {
             slots: vec![NO_FRAME; ((u32::MAX - WINDOW_START) >> 12) as usize + 1].into(),
             cr3: 0,
             cr2: 0,
-            devices: Devices::default(),
+            devices: Devices::new(disk),
             probes: [0; 64],
             paths: Vec::new(),
             flushes: [0; 3],

@@ -9,7 +9,7 @@ use crate::drive_native::Stop;
 use crate::error::{MachineError, describe};
 use crate::identity::{DeadTasks, KeptMemory};
 use crate::image::{Image, ImageError};
-use crate::machine::{CpuFacts, Eviction, Machine, want_of_memory};
+use crate::machine::{Eviction, Hardware, Machine, want_of_memory};
 use crate::plain::Plain;
 use crate::replayer::{Pause, PauseAfter, ReplayError, Replayer};
 use emu_cpu::{Engine, Via};
@@ -187,10 +187,7 @@ pub fn cycle_options(preset: &Preset, config: &Config, engine: Engine) -> CycleO
 pub(crate) fn boot(config: &Config, preset: &Preset) -> Result<Machine, MachineError> {
     let axes = crate::rows::axes_of(config).map_err(MachineError::Refused)?;
     let image = Image::for_row(&crate::rows::image_name(config), axes.page_offset())?;
-    let facts = CpuFacts {
-        nx: preset.geometry().nx,
-    };
-    Machine::boot(config, Arc::new(image), facts)
+    Machine::boot(config, Arc::new(image), Hardware::of(preset))
 }
 
 struct Run<'a> {

@@ -8,7 +8,8 @@ use lowmem_abi::layout::{BOOT_INFO, BOOT_STACK, BOOT_STACK_END, PAGE_SHIFT, REPO
 use lowmem_abi::port;
 use lowmem_cost::Geometry;
 use lowmem_machine::image::Image;
-use lowmem_machine::machine::{CpuFacts, Machine};
+use lowmem_machine::machine::{Hardware, Machine};
+use lowmem_machine::replay;
 use lowmem_machine::rows;
 use lowmem_report::Config;
 use lowmem_report::config::{Rmap, Split};
@@ -50,7 +51,8 @@ fn native(rmap: Rmap, split: Split) -> (Machine, Arc<Image>) {
     let offset = rows::axes_of(&config).expect("axes").page_offset();
     let image = Image::for_row(&rows::image_name(&config), offset).expect("an image");
     let image = Arc::new(image);
-    let machine = Machine::boot(&config, image.clone(), CpuFacts { nx: false });
+    let preset = replay::preset(&config).expect("a preset");
+    let machine = Machine::boot(&config, image.clone(), Hardware::of(&preset));
     (machine.expect("boots natively"), image)
 }
 

@@ -1,7 +1,6 @@
 //! Traces that write, sync, map and truncate files: the same memory with tags and with lists, in little RAM and in much, natively and on
 //! the CPU; and what `measure writeback` claims.
 
-use lowmem_machine::disk::DiskModel;
 use lowmem_machine::identity::compare_modes;
 use lowmem_machine::measure::writeback::{self, Writers};
 use lowmem_machine::{Check, ReplayOptions, replay};
@@ -147,9 +146,8 @@ fn modes_leave_identical_memory() {
 
 #[test]
 fn measure_writeback_shows_the_claims() {
-    let disk = DiskModel::BARRACUDA_7200_7;
     let [tagged, lists] = [PageCache::Tagged, PageCache::Lists].map(|page_cache| {
-        writeback::measure(&config(page_cache), disk).unwrap_or_else(|e| panic!("{e}"))
+        writeback::measure(&config(page_cache)).unwrap_or_else(|e| panic!("{e}"))
     });
     for (t, l) in tagged.orders.iter().zip(&lists.orders) {
         assert_eq!((t.writers, t.disk.pages), (l.writers, l.disk.pages));

@@ -344,9 +344,12 @@ pub(super) fn numbers(
             "memory must not be faster than the caches, nor random than open",
         ));
     }
-    // Checked here because the tick is computed later without a way to fail.
+    // Checked here because the tick and the disk are asked for later without a way to fail.
     l.rate("clock_mhz")?;
     l.rate("tick.cpi")?;
+    for key in ["disk.seek_us", "disk.rotation_us", "disk.page_us"] {
+        l.integer(key)?;
+    }
     let line = u64::from(l.positive("l1d.line")?);
     let pdpte_load = match entries.contains_key("pdpte.load") {
         true => Some(l.milli("pdpte.load")?),

@@ -338,13 +338,38 @@ impl Preset {
     /// Instructions between two timer interrupts at `hz`: clock / HZ / cycles per instruction (`tick.cpi`, an
     /// assumption). Nothing that a replay does may depend on prices, so the tick is counted in instructions (D4).
     pub fn instructions_per_tick(&self, hz: u32) -> u64 {
-        let number = |key: &str| match self.entries.get(key).map(|e| &e.value) {
-            Some(Value::Number { mid, .. }) => mid.0,
-            _ => unreachable!("{key} is a number that build() has asked for"),
-        };
-        let per_second = number("clock_mhz") * 1_000_000 / number("tick.cpi").max(1);
+        let per_second = self.milli("clock_mhz") * 1_000_000 / self.milli("tick.cpi").max(1);
         (per_second / u64::from(hz.max(1))).max(1)
     }
+
+    /// A number of the disk, microseconds: `seek_us`, `rotation_us` or `page_us`.
+    pub fn disk_us(&self, key: DiskKey) -> u64 {
+        let key = match key {
+            DiskKey::Seek => "disk.seek_us",
+            DiskKey::Rotation => "disk.rotation_us",
+            DiskKey::Page => "disk.page_us",
+        };
+        self.milli(key) / 1000
+    }
+
+    /// A number that `build` has asked for, in thousandths.
+    fn milli(&self, key: &str) -> u64 {
+        match self.entries.get(key).map(|e| &e.value) {
+            Some(Value::Number { mid, .. }) => mid.0,
+            _ => unreachable!("{key} is a number that build() has asked for"),
+        }
+    }
+}
+
+/// What a disk's time is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskKey {
+    /// Average seek.
+    Seek,
+    /// Half a revolution.
+    Rotation,
+    /// Transfer of 4 KB.
+    Page,
 }
 
 /// Fills in what `entries` does not state itself.

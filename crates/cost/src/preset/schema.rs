@@ -348,6 +348,19 @@ pub const KEYS: &[Key] = &[
     cycles("entry.irq_iret", "iret from an interrupt."),
     cycles("entry.sysenter", "sysenter."),
     cycles("entry.sysexit", "sysexit."),
+    integer(
+        "disk.seek_us",
+        1_000_000,
+        "us",
+        "Average seek of the disk that swap and files are on.",
+    ),
+    integer("disk.rotation_us", 1_000_000, "us", "Half a revolution."),
+    integer(
+        "disk.page_us",
+        1_000_000,
+        "us",
+        "Transfer of 4 KB where the last one ended.",
+    ),
 ];
 
 /// The key called `name`.

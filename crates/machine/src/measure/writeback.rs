@@ -10,7 +10,7 @@
 //! Invariant: page contents on the disk are the same with tags and with lists.
 
 use super::{Piece, Pieces, as_recorded, failure};
-use crate::disk::{DiskModel, DiskTime, Elevator};
+use crate::disk::{DiskTime, Elevator};
 use crate::drive_native::Stop;
 use crate::error::MachineError;
 use crate::machine::guarded;
@@ -124,10 +124,10 @@ pub struct WritebackMeasure {
 }
 
 /// Measures one configuration.
-pub fn measure(config: &Config, disk: DiskModel) -> Result<WritebackMeasure, MachineError> {
+pub fn measure(config: &Config) -> Result<WritebackMeasure, MachineError> {
     let orders = Writers::ALL
         .into_iter()
-        .map(|w| order(config, w, disk))
+        .map(|w| order(config, w))
         .collect::<Result<_, _>>()?;
     let mut densities = Vec::new();
     let mut clean_fsync_cycles = 0;
@@ -220,13 +220,14 @@ fn order_trace(writers: Writers, seed: u64) -> (Trace, [u64; 3]) {
     (s.t.finish(), [begin, sync, end])
 }
 
-fn order(config: &Config, writers: Writers, disk: DiskModel) -> Result<OrderRow, MachineError> {
+fn order(config: &Config, writers: Writers) -> Result<OrderRow, MachineError> {
     let (trace, [begin, sync, end]) = order_trace(writers, config.seed);
     let mut run = Pieces::new(&trace, config, Engine::Fast)?;
     run.until(begin)?;
     let writing = run.until(sync)?;
     let syncing = run.until(end)?;
     let log = &run.machine.host.devices.write_log()[writing.written.start..syncing.written.end];
+    let disk = run.machine.host.devices.disk();
     let pages = u64::from(ORDER_PAGES);
     Ok(OrderRow {
         writers,
