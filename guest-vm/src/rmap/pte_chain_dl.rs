@@ -162,7 +162,7 @@ fn moved_within<K: Kernel>(k: K, page: Low<Page>, old: Kmapped, new: Kmapped) {
         from = before(old, other);
         to = before(new, other);
     }
-    if offset(from) != offset(to) {
+    if offset(from) != offset(to) && !page::test(k, page, pg::RESERVED) {
         page::map_lock(k, page);
         relink(k, page, link_of(k, from), link_of(k, to));
         page::map_unlock(k, page);
