@@ -173,12 +173,15 @@ impl Contents {
 
     /// Makes a page the space's own, as a write fault does.
     fn make_own(&mut self, space: u32, area: Option<&Area>, page: u32) {
+        let known = self.spaces.get(&space);
+        if known.is_some_and(|s| s.own.contains(&page)) {
+            return;
+        }
         let content = self.visible(space, area, page);
         let s = self.spaces.entry(space).or_default();
-        if s.own.insert(page) {
-            s.words
-                .extend(content.into_iter().map(|(o, w)| (page + o, w)));
-        }
+        s.own.insert(page);
+        s.words
+            .extend(content.into_iter().map(|(o, w)| (page + o, w)));
     }
 
     fn set_byte(&mut self, space: u32, area: Option<&Area>, va: u32, byte: u8) {

@@ -64,6 +64,9 @@ impl Default for ReplayOptions {
 const OPERATIONS_PER_TICK: u64 = 1024;
 /// Operations between two calls of the progress listener, native mode.
 const PROGRESS_OPERATIONS: u64 = 4096;
+/// Adding up what a machine uses of the host looks at every frame, so it is done the more seldom the more that is: an operation pays for
+/// this many bytes (some frames).
+const HOST_BYTES_PER_OPERATION: u64 = 256;
 
 /// The CPU preset that a configuration names, with its overrides.
 pub fn preset(config: &Config) -> Result<Preset, MachineError> {
@@ -201,6 +204,8 @@ struct Run<'a> {
     progress: &'a dyn Progress,
     peak_op: u64,
     host_peak: u64,
+    /// Operation from which on the host's memory is added up again.
+    next_host_sample: u64,
     next_doubling: u64,
     peak_digest: Option<u128>,
     /// What processes must see, if it is checked.
@@ -241,6 +246,7 @@ impl<'a> Run<'a> {
             progress,
             peak_op: trace.summary().peak_op,
             host_peak: 0,
+            next_host_sample: 0,
             next_doubling: 1,
             peak_digest: None,
             plain: (options.check != Check::Off).then(|| Plain::new(trace, options.assumptions)),
@@ -322,11 +328,18 @@ impl<'a> Run<'a> {
         let instructions = self.machine.cpu().map_or(0, |cpu| cpu.retired());
         self.progress
             .at(operation, self.replayer.total(), instructions);
-        self.host_peak = self.host_peak.max(self.machine.mem().resident_bytes());
+        if operation >= self.next_host_sample {
+            self.sample_host();
+            self.next_host_sample = operation + self.host_peak / HOST_BYTES_PER_OPERATION;
+        }
         if self.progress.cancelled() {
             return Err(MachineError::Interrupted { operation });
         }
         Ok(())
+    }
+
+    fn sample_host(&mut self) {
+        self.host_peak = self.host_peak.max(self.machine.mem().resident_bytes());
     }
 
     /// Operations `from..=to` are done.
@@ -404,7 +417,7 @@ impl<'a> Run<'a> {
         ending: Ending,
         began: Instant,
     ) -> Result<(Machine, Measurement), MachineError> {
-        self.host_peak = self.host_peak.max(self.machine.mem().resident_bytes());
+        self.sample_host();
         if self.lowmem == LowmemUse::default() {
             self.lowmem = self.machine.lowmem();
         }

@@ -124,12 +124,12 @@ impl Replayer {
         match access {
             Access::Exec => {
                 self.push(fetch(va), true);
-                self.task_mut().retouch.code.note(va);
+                self.note_code(va);
             }
             Access::Read | Access::Write => {
                 if ip != 0 && self.area(ip).is_some_and(|a| a.prot.allows(Access::Exec)) {
                     self.push(fetch(ip), true);
-                    self.task_mut().retouch.code.note(ip);
+                    self.note_code(ip);
                 }
                 if access == Access::Read {
                     self.push(Step::Load { va: word, len: 4 }, true);
@@ -145,7 +145,7 @@ impl Replayer {
                     );
                     self.wrote(word);
                 }
-                self.task_mut().retouch.data.note(va);
+                self.note_data(va);
             }
         }
         if span == Span::Around {
@@ -238,6 +238,18 @@ impl Replayer {
         self.call = Some(marshalled);
         self.push(Step::Call(regs), true);
         Ok(())
+    }
+
+    fn note_code(&mut self, va: u32) {
+        if self.depth.code > 0 {
+            self.task_mut().retouch.code.note(va);
+        }
+    }
+
+    fn note_data(&mut self, va: u32) {
+        if self.depth.data > 0 {
+            self.task_mut().retouch.data.note(va);
+        }
     }
 
     pub(super) fn queue_retouches(&mut self) {

@@ -8,7 +8,7 @@
 
 use lowmem_report::Config;
 use lowmem_report::axis::Status;
-use lowmem_report::config::{FileVmas, Highpte, Reclaim, Rmap, Split};
+use lowmem_report::config::{FileVmas, Highpte, Reclaim, Rmap, Split, bytes};
 
 /// Which configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -19,6 +19,17 @@ pub(crate) enum Matrix {
     Spread,
     /// Every reverse map, split, file_vmas and highpte: 68.
     All,
+}
+
+/// What all configurations of a recording have in common.
+#[derive(Debug)]
+pub(crate) struct Machine<'a> {
+    /// CPU preset.
+    pub(crate) cpu: &'a str,
+    /// Cluster shifts, each with all configurations.
+    pub(crate) clusters: &'a [u8],
+    /// RAM.
+    pub(crate) ram_bytes: u64,
 }
 
 /// file_vmas and highpte, neighbours unlike in both.
@@ -42,8 +53,26 @@ pub(crate) fn configs(cpu: &str) -> Vec<Config> {
 }
 
 impl Matrix {
-    /// The configurations of the recording that is number `place` in its folder.
-    pub(crate) fn configs(self, cpu: &str, place: usize) -> Vec<Config> {
+    /// The configurations of the recording that is number `place` in its folder, on `machine`.
+    pub(crate) fn on(self, machine: &Machine<'_>, place: usize) -> Vec<Config> {
+        let mut out = Vec::new();
+        for &cluster in machine.clusters {
+            for config in self.configs(machine.cpu, place) {
+                // Its page names one vma; a clustered page may lie in two.
+                if cluster > 0 && config.rmap == Rmap::AnonVmaRfc {
+                    continue;
+                }
+                out.push(Config {
+                    cluster,
+                    ram_bytes: machine.ram_bytes,
+                    ..config
+                });
+            }
+        }
+        out
+    }
+
+    fn configs(self, cpu: &str, place: usize) -> Vec<Config> {
         if self == Matrix::Pairs {
             return configs(cpu);
         }
@@ -104,6 +133,12 @@ pub(crate) fn label(config: &Config) -> String {
     if config.highpte == Highpte::On {
         name.push_str("/highpte");
     }
+    if config.cluster > 0 {
+        name.push_str(&format!("/cluster{}", config.cluster));
+    }
+    if config.ram_bytes != Config::default().ram_bytes {
+        name.push_str(&format!("/{}", bytes(config.ram_bytes)));
+    }
     name
 }
 
@@ -128,5 +163,19 @@ mod tests {
             covered.extend(labels(&spread));
         }
         assert_eq!(covered, all);
+    }
+
+    #[test]
+    fn every_configuration_has_a_label_of_its_own() {
+        let machine = Machine {
+            cpu: "pentium4",
+            clusters: &[0, 3],
+            ram_bytes: 24 << 20,
+        };
+        let configs = Matrix::All.on(&machine, 0);
+        // anon_vma_rfc is not clustered.
+        assert_eq!(configs.len(), 68 + 60);
+        assert_eq!(labels(&configs).len(), configs.len());
+        assert!(labels(&configs).contains("anonmm/4g4g/list/cluster3/24M"));
     }
 }

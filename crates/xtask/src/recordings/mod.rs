@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mod@find`] | which recordings there are |
 //! | [`totals`] | the totals of their reference replay |
+//! | [`loads`] | small generated loads |
 //! | [`matrix`] | the configurations |
 //! | [`experiment`] | the runs of one configuration and what must agree |
 //! | [`resume`] | what was done before |
@@ -17,6 +18,9 @@
 //!
 //! A checked run is also compared with the plain model of its trace, which no reverse map has a part in.
 //!
+//! With `--generated` small loads of every kind are made and replayed instead; `--cluster 0,3` runs everything with pages of one and of eight
+//! frames, `--ram 24M` in RAM that is too small for `swapstorm1` and `swap-storm`.
+//!
 //! With `--matrix spread --checks native` every reverse map replays every recording natively, on both splits, with prio_tree and list,
 //! highpte on and off in turn: 18 runs a recording. `--resume FILE` notes what is done and goes on from there.
 //!
@@ -24,6 +28,7 @@
 
 mod experiment;
 mod find;
+mod loads;
 mod matrix;
 mod resume;
 mod totals;
@@ -32,15 +37,18 @@ mod watch;
 use clap::Args;
 use experiment::{Checks, Engines, Line};
 pub(crate) use find::{Recording, find};
+use loads::{Load, loads};
 use lowmem_report::Config;
+use lowmem_report::config::parse_bytes;
 use lowmem_trace::Trace;
 use lowmem_trace::import::{ImportOptions, import};
+use matrix::Machine;
 use matrix::Matrix;
 pub(crate) use matrix::{configs, label};
 use rayon::prelude::*;
 use resume::Done;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 use totals::Totals;
@@ -53,7 +61,11 @@ const SWITCH_TOLERANCE: u64 = 10;
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Folder with NAME.strace.xz and NAME.perf.xz, or NAME.PID.lackey.xz, and perhaps totals.json
-    dir: PathBuf,
+    #[arg(required_unless_present = "generated")]
+    dir: Option<PathBuf>,
+    /// Small generated loads of every kind instead of a folder's recordings
+    #[arg(long, conflicts_with = "dir")]
+    generated: bool,
     /// Only these recordings
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     only: Vec<String>,
@@ -77,12 +89,22 @@ pub(crate) struct Options {
     /// CPU preset
     #[arg(long, default_value = "pentium4")]
     cpu: String,
+    /// Cluster shifts; all must leave the same memory
+    #[arg(long, value_delimiter = ',', value_name = "N", default_value = "0")]
+    cluster: Vec<u8>,
+    /// RAM of the machines
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = ram)]
+    ram: u64,
     /// Configurations at once; each machine takes some hundred megabytes
     #[arg(long, default_value_t = 1)]
     jobs: usize,
     /// Print JSON on stdout, lines on stderr
     #[arg(long)]
     json: bool,
+}
+
+fn ram(text: &str) -> Result<u64, String> {
+    parse_bytes(text).ok_or_else(|| "not a size, such as 24M or 4G".to_owned())
 }
 
 /// Why it failed.
@@ -120,6 +142,14 @@ pub(crate) enum Error {
         /// Where.
         folder: PathBuf,
     },
+    /// A load that nobody makes.
+    #[error("no generated load is called {name}: there are {known}")]
+    NoLoad {
+        /// Its name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
     /// No recording is there.
     #[error("{folder} has no recording", folder = .0.display())]
     Empty(PathBuf),
@@ -145,10 +175,66 @@ pub(crate) enum Error {
     Failed(usize),
 }
 
+/// What is replayed.
+enum Subject {
+    Recorded(Recording),
+    Generated(Load),
+}
+
+impl Subject {
+    fn name(&self) -> &str {
+        match self {
+            Subject::Recorded(recording) => &recording.name,
+            Subject::Generated(load) => load.name(),
+        }
+    }
+
+    /// What is wrong with a trace that was just made goes into its line.
+    fn trace(&self, totals: Option<&Totals>) -> (Line, Option<Trace>) {
+        match self {
+            Subject::Recorded(recording) => import_one(recording, totals),
+            Subject::Generated(load) => generate_one(load),
+        }
+    }
+}
+
+/// What an experiment is about.
+struct Material {
+    subjects: Vec<Subject>,
+    /// Names of all that there are, also of those not asked for, in order.
+    names: Vec<String>,
+    totals: Option<Totals>,
+}
+
+fn material(options: &Options) -> Result<Material, Error> {
+    let Some(dir) = &options.dir else {
+        let names: Vec<String> = loads(&[]).iter().map(|l| l.name().to_owned()).collect();
+        if let Some(unknown) = options.only.iter().find(|name| !names.contains(name)) {
+            return Err(Error::NoLoad {
+                name: unknown.clone(),
+                known: names.join(", "),
+            });
+        }
+        let chosen = loads(&options.only).into_iter().map(Subject::Generated);
+        return Ok(Material {
+            subjects: chosen.collect(),
+            names,
+            totals: None,
+        });
+    };
+    let mut names: Vec<String> = find(dir, &[])?.into_iter().map(|r| r.name).collect();
+    names.sort();
+    let chosen = find(dir, &options.only)?.into_iter().map(Subject::Recorded);
+    Ok(Material {
+        subjects: chosen.collect(),
+        names,
+        totals: Totals::read(dir)?,
+    })
+}
+
 /// Runs the experiment.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
-    let recordings = find(&options.dir, &options.only)?;
-    let totals = Totals::read(&options.dir)?;
+    let material = material(options)?;
     let jobs = options.jobs.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs)
@@ -159,31 +245,34 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         lock: Mutex::new(()),
     };
     let done = Done::open(options.resume.as_deref())?;
-    let places = places(&options.dir)?;
+    let machine = Machine {
+        cpu: &options.cpu,
+        clusters: &options.cluster,
+        ram_bytes: options.ram,
+    };
     let mut all = Vec::new();
-    for recording in &recordings {
-        let place = places.iter().position(|n| *n == recording.name);
-        let configs = options
-            .matrix
-            .configs(&options.cpu, place.unwrap_or_default());
-        let engines = if options.reference.contains(&recording.name) {
+    for subject in &material.subjects {
+        let name = subject.name();
+        let place = material.names.iter().position(|n| n == name);
+        let configs = options.matrix.on(&machine, place.unwrap_or_default());
+        let engines = if options.reference.iter().any(|n| n == name) {
             Engines::Both
         } else {
             Engines::Fast
         };
         let checks = options.checks.lines(engines);
         let before = |config: &Config| -> Option<Vec<Line>> {
-            let find = |check: &&str| done.find(&recording.name, &label(config), check).cloned();
+            let find = |check: &&str| done.find(name, &label(config), check).cloned();
             checks.iter().map(find).collect()
         };
-        let imported = done.find(&recording.name, "-", "import");
+        let imported = done.find(name, "-", "import");
         let trace = match imported {
             Some(line) if configs.iter().all(|c| before(c).is_some()) => {
                 all.push(line.clone());
                 None
             }
             _ => {
-                let (line, trace) = import_one(recording, totals.as_ref());
+                let (line, trace) = subject.trace(material.totals.as_ref());
                 out.line(&line);
                 if imported.is_none() {
                     done.note(&line)?;
@@ -200,7 +289,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
             if let Some(lines) = before(config) {
                 return Ok(lines);
             }
-            let trace = trace.as_ref().expect("imported if a configuration is left");
+            let trace = trace.as_ref().expect("made if a configuration is left");
             let say = |line: &Line| out.line(line);
             let lines = experiment::configuration(trace, config, options.checks, engines, &say);
             for line in &lines {
@@ -211,7 +300,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         let lines: Vec<Vec<Line>> =
             pool.install(|| configs.par_iter().map(one).collect::<Result<_, Error>>())?;
         let lines: Vec<Line> = lines.into_iter().flatten().collect();
-        let same = hashes(&recording.name, &lines);
+        let same = hashes(name, &lines);
         out.line(&same);
         all.extend(lines);
         all.push(same);
@@ -224,11 +313,20 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
 }
 
-/// Names of all recordings of a folder, in order.
-fn places(dir: &Path) -> Result<Vec<String>, Error> {
-    let mut names: Vec<String> = find(dir, &[])?.into_iter().map(|r| r.name).collect();
-    names.sort();
-    Ok(names)
+/// Makes a load.
+fn generate_one(load: &Load) -> (Line, Option<Trace>) {
+    let mut line = Line::new(load.name(), "-".to_owned(), "import");
+    match load.trace() {
+        Ok(trace) => {
+            line.operations = trace.len();
+            line.note = "generated".to_owned();
+            (line, Some(trace))
+        }
+        Err(e) => {
+            line.wrong.push(e.to_string());
+            (line, None)
+        }
+    }
 }
 
 /// Imports a recording and checks what is known of it.
