@@ -9,6 +9,7 @@
 mod cache;
 mod lru;
 mod owners;
+mod slabs;
 mod trees;
 
 use crate::cluster;
@@ -91,6 +92,12 @@ pub enum Violation {
         owner: &'static str,
         pages: u32,
         expected: u32,
+    },
+    /// The lists and slabs of a cache.
+    Slab {
+        cache: &'static str,
+        what: &'static str,
+        value: u32,
     },
     /// A lock that is taken at a boundary.
     Locked { at: u32, what: &'static str },
@@ -321,6 +328,7 @@ pub fn owners<K: Kernel>(k: K) -> Result<(), Violation> {
 
 /// Checks everything; the first violation found.
 pub fn all<K: Kernel>(k: K) -> Result<(), Violation> {
+    slabs::check(k)?;
     let s = scan(k)?;
     let vectors = lru::check(k)?;
     pages(k, &s, &vectors)?;

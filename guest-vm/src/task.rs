@@ -222,7 +222,7 @@ pub fn start_first<K: Kernel>(k: K) -> Result<Low<Frame>, Oom> {
     let task = dup_task(k, idle)?;
     let mut i = 0;
     while i < 4 {
-        let (cache, slot, bytes) = object(i);
+        let (cache, slot, bytes) = object(k, i);
         let o: Low<u32> = kmem_cache_alloc(k, cache, Gfp::Kernel)?;
         clear_low(k, o, bytes);
         o.write(k, 1);
@@ -312,13 +312,14 @@ impl Share {
 
 /// Cache, offset of the pointer in the task, and bytes of object `i`, in the order copy_process makes them.
 #[inline(always)]
-fn object(i: u32) -> (CacheId, u32, u32) {
-    match i {
-        0 => (CacheId::Files, 60, 416),
-        1 => (CacheId::Fs, 64, 36),
-        2 => (CacheId::Sighand, 56, 1288),
-        _ => (CacheId::Signal, 52, 72),
-    }
+fn object<K: Kernel>(k: K, i: u32) -> (CacheId, u32, u32) {
+    let (cache, slot) = match i {
+        0 => (CacheId::Files, 60),
+        1 => (CacheId::Fs, 64),
+        2 => (CacheId::Sighand, 56),
+        _ => (CacheId::Signal, 52),
+    };
+    (cache, slot, cache.object_bytes(k))
 }
 
 /// Gives `child` its own copies of the parent's objects, or a share of them (copy_files, copy_fs, copy_sighand, copy_signal).
@@ -330,13 +331,13 @@ pub fn copy_objects<K: Kernel>(
 ) -> Result<(), Oom> {
     let mut i = 0;
     while i < 4 {
-        let (_, slot, _) = object(i);
+        let (_, slot, _) = object(k, i);
         child.field::<u32>(slot).write(k, 0);
         i += 1;
     }
     i = 0;
     while i < 4 {
-        let (cache, slot, bytes) = object(i);
+        let (cache, slot, bytes) = object(k, i);
         let from: Low<u32> = Low::new(parent.field::<u32>(slot).read(k));
         let shared = match i {
             0 => share.0 & Share::FILES,
@@ -369,7 +370,7 @@ pub fn copy_objects<K: Kernel>(
 pub fn put_objects<K: Kernel>(k: K, task: Low<Task>) {
     let mut i = 0;
     while i < 4 {
-        let (cache, slot, _) = object(i);
+        let (cache, slot, _) = object(k, i);
         let o: Low<u32> = Low::new(task.field::<u32>(slot).read(k));
         if !o.is_null() {
             task.field::<u32>(slot).write(k, 0);
@@ -385,7 +386,7 @@ pub fn put_objects<K: Kernel>(k: K, task: Low<Task>) {
 pub fn unshare_objects<K: Kernel>(k: K, task: Low<Task>) -> Result<(), Oom> {
     let mut i = 0;
     while i < 3 {
-        let (cache, slot, bytes) = object(i);
+        let (cache, slot, bytes) = object(k, i);
         let from: Low<u32> = Low::new(task.field::<u32>(slot).read(k));
         if i != 1 && from.read(k) > 1 {
             let to: Low<u32> = kmem_cache_alloc(k, cache, Gfp::Kernel)?;
