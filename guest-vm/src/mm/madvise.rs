@@ -8,7 +8,7 @@
 use crate::kernel::Kernel;
 use crate::layout::{Mm, Vma, vm};
 use crate::mm::vma::{NewHalf, find_vma, split_vma};
-use crate::mm::zap::zap_page_range;
+use crate::mm::zap::{zap_nonlinear, zap_page_range};
 use crate::mm::{Errno, current_mm, page_align};
 use crate::ptr::Low;
 
@@ -100,7 +100,10 @@ fn advise_vma<K: Kernel>(
             if vma.flags(k) & vm::LOCKED != 0 {
                 return Err(Errno::Einval);
             }
-            zap_page_range(k, vma, start, end - start);
+            match vma.flags(k) & vm::NONLINEAR {
+                0 => zap_page_range(k, vma, start, end - start),
+                _ => zap_nonlinear(k, vma, (start, end), 0),
+            }
             Ok(())
         }
         Advice::Flags(clear, set) => {

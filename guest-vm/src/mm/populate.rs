@@ -3,20 +3,17 @@
 //!
 //! Invariant: what a replaced pte held is released exactly once.
 
-use crate::cluster;
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{Page, Vma, pg};
 use crate::page;
 use crate::page_alloc::{pfn_to_page, pfn_valid};
 use crate::pgtable::{
-    Prot, Pte, mk_pte_sub, pte_alloc_map, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear,
-    set_pte,
+    Prot, Pte, mk_pte_sub, pte_alloc_map, pte_get, pte_unmap, ptep_get_and_clear, set_pte,
 };
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::{PteAt, ReverseMap};
 use crate::swap::{SwapEntry, free_swap_and_cache};
 use crate::tlb::flush_tlb_page;
-use lowmem_abi::layout::PAGE_SIZE;
 
 /// Releases what the pte holds and clears it (zap_pte). The page-table lock is held.
 fn zap_pte<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, pte: Kmapped) {
@@ -47,34 +44,6 @@ fn zap_pte<K: Kernel>(k: K, vma: Low<Vma>, addr: u32, pte: Kmapped) {
     page::put_page(k, page);
     let mm = vma.mm(k);
     mm.set_rss(k, mm.rss(k).wrapping_sub(1));
-}
-
-/// Truncation to page offset `first` of the file that a nonlinear `vma` maps: clears every pte that shows a page behind it, or will when it
-/// is next touched (zap_page_range with nonlinear details).
-pub fn zap_nonlinear<K: Kernel>(k: K, vma: Low<Vma>, first: u32) {
-    let mapping = vma.file(k).f_mapping(k).va();
-    let mm = vma.mm(k);
-    mm.page_table_lock(k).lock(k);
-    let mut addr = vma.start(k);
-    while addr < vma.end(k) {
-        if let Some(at) = pte_lookup(k, mm, addr) {
-            let pte = pte_get(k, at);
-            if pte.present() {
-                if pfn_valid(k, pte.pfn()) {
-                    let page = pfn_to_page(k, pte.pfn());
-                    let pgoff = cluster::pgoff_of(k, page.index(k), pte);
-                    if page.mapping(k) == mapping && pgoff >= first {
-                        zap_pte(k, vma, addr, at);
-                    }
-                }
-            } else if pte.is_file() && pte.high() >= first {
-                set_pte(k, at, Pte::NONE);
-            }
-            pte_unmap(k, at);
-        }
-        addr += PAGE_SIZE;
-    }
-    mm.page_table_lock(k).unlock(k);
 }
 
 /// Maps a sub-page of a file page at `addr`, with the vma's rights; takes over the caller's reference.

@@ -2,11 +2,12 @@
 //!
 //! The gather is in the per-CPU area. While one CPU is online it works in "fast mode": pages are freed at once, before the one
 //! full flush at the end of the gather; otherwise up to 506 are collected. rss is corrected once, at the end. Left out: breaking for
-//! a reschedule between blocks (the kernel runs to completion); truncation.
+//! a reschedule between blocks (the kernel runs to completion).
 //!
 //! Invariant: between [`tlb_gather_mmu`] and [`tlb_finish_mmu`] rss is too large by `freed`.
 
 use crate::bug_on;
+use crate::cluster;
 use crate::guest_struct;
 use crate::kernel::Kernel;
 use crate::layout::{Mm, Page, Vma, pg};
@@ -122,19 +123,56 @@ pub fn unmap_vmas<K: Kernel>(k: K, tlb: Low<MmuGather>, vma: Low<Vma>, start: u3
 
 /// zap_page_range: unmaps part of one vma, with locks and gather (madvise, truncation).
 pub fn zap_page_range<K: Kernel>(k: K, vma: Low<Vma>, start: u32, bytes: u32) {
+    let end = start.wrapping_add(bytes).min(vma.end(k));
+    zap_locked(k, vma, |tlb| unmap_vmas(k, tlb, vma, start, end));
+}
+
+/// zap_page_range with nonlinear details: of `start..end` in a nonlinear `vma`, what shows page `first` of the object or one behind it. A
+/// pte that is not at its linear place leaves its page offset behind; file ptes stay.
+pub fn zap_nonlinear<K: Kernel>(k: K, vma: Low<Vma>, (start, end): (u32, u32), first: u32) {
+    zap_locked(k, vma, |tlb| {
+        let mut addr = start;
+        while addr < end {
+            if let Some(at) = pte_lookup(k, vma.mm(k), addr) {
+                zap_nonlinear_pte(k, tlb, vma, (at, addr), first);
+                pte_unmap(k, at);
+            }
+            addr += PAGE_SIZE;
+        }
+    });
+}
+
+#[inline(always)]
+fn zap_locked<K: Kernel>(k: K, vma: Low<Vma>, zap: impl FnOnce(Low<MmuGather>)) {
     let mm = vma.mm(k);
     lru_add_drain(k);
     mm.page_table_lock(k).lock(k);
     let tlb = tlb_gather_mmu(k, mm, Extent::Range);
-    unmap_vmas(
-        k,
-        tlb,
-        vma,
-        start,
-        start.wrapping_add(bytes).min(vma.end(k)),
-    );
+    zap(tlb);
     tlb_finish_mmu(k, tlb);
     mm.page_table_lock(k).unlock(k);
+}
+
+fn zap_nonlinear_pte<K: Kernel>(
+    k: K,
+    tlb: Low<MmuGather>,
+    vma: Low<Vma>,
+    (at, addr): (Kmapped, u32),
+    first: u32,
+) {
+    let pte = pte_get(k, at);
+    if !pte.present() || !pfn_valid(k, pte.pfn()) {
+        return;
+    }
+    let page = pfn_to_page(k, pte.pfn());
+    let pgoff = cluster::pgoff_of(k, page.index(k), pte);
+    if pgoff < first {
+        return;
+    }
+    zap_present(k, tlb, at);
+    if pgoff != cluster::linear_pgoff(k, vma, addr) {
+        set_pte(k, at, Pte::file(pgoff));
+    }
 }
 
 fn unmap_page_range<K: Kernel>(k: K, tlb: Low<MmuGather>, start: u32, end: u32) {
@@ -176,6 +214,11 @@ fn zap_pte<K: Kernel>(k: K, tlb: Low<MmuGather>, at: Kmapped) {
         set_pte(k, at, Pte::NONE);
         return;
     }
+    zap_present(k, tlb, at);
+}
+
+#[inline(always)]
+fn zap_present<K: Kernel>(k: K, tlb: Low<MmuGather>, at: Kmapped) {
     let old = ptep_get_and_clear(k, at);
     tlb.set_need_flush(k, 1);
     if !pfn_valid(k, old.pfn()) {

@@ -16,8 +16,7 @@ use crate::layout::pg;
 use crate::layout::{Mapping, Vma};
 use crate::list::ListHead;
 use crate::lru;
-use crate::mm::populate::zap_nonlinear;
-use crate::mm::zap::zap_page_range;
+use crate::mm::zap::{zap_nonlinear, zap_page_range};
 use crate::page;
 use crate::page_cache;
 use crate::ptr::Low;
@@ -76,7 +75,7 @@ pub fn unmap_mapping_range<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32) {
         zap_linear(k, vma, first);
     }
     each(k, mapping.i_mmap_nonlinear(k), |vma| {
-        zap_nonlinear(k, vma, first);
+        zap_nonlinear(k, vma, (vma.start(k), vma.end(k)), first);
     });
     unlock_i_mmap(k, mapping);
 }
