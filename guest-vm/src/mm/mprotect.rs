@@ -8,7 +8,7 @@
 use crate::kernel::Kernel;
 use crate::layout::{Mm, Vma, vm};
 use crate::mm::merge::{Area, vma_merge};
-use crate::mm::vma::{NewHalf, acct_memory, find_vma_prev, split_vma};
+use crate::mm::vma::{NewHalf, acct_memory, find_vma_prev, split_vma, unacct_memory};
 use crate::mm::{Errno, current_mm, page_align};
 use crate::pgtable::{Prot, prot_of, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, set_pte};
 use crate::ptr::Low;
@@ -95,8 +95,10 @@ fn fixup<K: Kernel>(
     }
     let mut flags = flags;
     // A private area that becomes writable is charged, once.
+    let mut charged = 0;
     if flags & vm::WRITE != 0 && old & (vm::ACCOUNT | vm::WRITE | vm::SHARED) == 0 {
-        acct_memory(k, (end - start) >> 12);
+        charged = (end - start) >> 12;
+        acct_memory(k, charged);
         flags |= vm::ACCOUNT;
     }
     let prot = prot_of(flags);
@@ -108,22 +110,37 @@ fn fixup<K: Kernel>(
         pgoff: vma.pgoff(k).wrapping_add((start - vma.start(k)) >> 12),
         like: vma,
     };
-    let target = match vma_merge(k, mm, prev, &area)? {
-        Some(merged) => merged,
-        None => {
-            if start != vma.start(k) {
-                split_vma(k, mm, vma, start, NewHalf::Below)?;
-            }
-            if end != vma.end(k) {
-                split_vma(k, mm, vma, end, NewHalf::Above)?;
-            }
-            vma
+    let target = match vma_of_its_own(k, mm, prev, &area) {
+        Ok(target) => target,
+        Err(e) => {
+            unacct_memory(k, charged);
+            return Err(e);
         }
     };
     target.set_flags(k, flags);
     target.set_page_prot(k, prot.0);
     change_protection(k, target, start, end, prot);
     Ok(target)
+}
+
+/// The vma that is to have the area's flags: a neighbour that takes the area over, or what splits leave of the vma it lies in.
+fn vma_of_its_own<K: Kernel>(
+    k: K,
+    mm: Low<Mm>,
+    prev: Low<Vma>,
+    area: &Area,
+) -> Result<Low<Vma>, Errno> {
+    if let Some(merged) = vma_merge(k, mm, prev, area)? {
+        return Ok(merged);
+    }
+    let vma = area.like;
+    if area.start != vma.start(k) {
+        split_vma(k, mm, vma, area.start, NewHalf::Below)?;
+    }
+    if area.end != vma.end(k) {
+        split_vma(k, mm, vma, area.end, NewHalf::Above)?;
+    }
+    Ok(vma)
 }
 
 /// Rewrites the rights of the present ptes of a range, then flushes it.
