@@ -147,6 +147,11 @@ impl Low<Page> {
     pub fn flags_word<K: Kernel>(self, k: K) -> Low<u32> {
         self.field(struct_page::flags(k.axes()))
     }
+    /// The mapcount, for atomic operations.
+    #[inline(always)]
+    pub fn rmap_word<K: Kernel>(self, k: K) -> Low<u32> {
+        self.field(struct_page::rmap(k.axes()))
+    }
     /// Address of the reference count.
     #[inline(always)]
     pub fn count_word<K: Kernel>(self, k: K) -> Low<u32> {

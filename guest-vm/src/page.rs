@@ -14,6 +14,7 @@ use crate::layout::{Mapping, Page, Vma, pg};
 use crate::list::ListHead;
 pub use crate::page_cache::track::set_page_dirty;
 use crate::ptr::Low;
+use crate::rmap::ReverseMap;
 use crate::struct_page;
 use crate::swap;
 
@@ -85,10 +86,11 @@ pub fn unlock_page<K: Kernel>(k: K, page: Low<Page>) {
     bug_on!(k, Page, !test_and_clear(k, page, pg::LOCKED), page.va());
 }
 
-/// Takes the bit lock of the reverse map (pte_chain_lock, page_map_lock). An `up` build has none.
+/// Takes the bit lock of the reverse map (pte_chain_lock, page_map_lock). An `up` build has none, nor has a scheme whose mapcount is
+/// atomic.
 #[inline(always)]
 pub fn map_lock<K: Kernel>(k: K, page: Low<Page>) {
-    if k.smp() {
+    if k.smp() && !K::Rmap::atomic_mapcount(k) {
         bug_on!(k, Page, test_and_set(k, page, pg::MAPLOCK), page.va());
     }
 }
@@ -96,7 +98,7 @@ pub fn map_lock<K: Kernel>(k: K, page: Low<Page>) {
 /// Gives it back.
 #[inline(always)]
 pub fn map_unlock<K: Kernel>(k: K, page: Low<Page>) {
-    if k.smp() {
+    if k.smp() && !K::Rmap::atomic_mapcount(k) {
         clear(k, page, pg::MAPLOCK);
     }
 }

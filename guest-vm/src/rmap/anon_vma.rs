@@ -77,6 +77,18 @@ pub(super) fn join<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
     link(k, vma, anon_vma);
 }
 
+/// The vma that vma_adjust gives pages of its neighbour `from` joins that one's anon_vma, whose lock is held: where the neighbour is swallowed, at
+/// its place in the list (anon_vma_merge), else at the head.
+#[inline(always)]
+pub(super) fn import<K: Kernel>(k: K, a: &Adjust, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
+    if a.swallow {
+        part(k, vma).set_anon_vma(k, anon_vma);
+        part(k, vma).node(k).add_to(k, part(k, a.next).node(k));
+    } else {
+        join(k, vma, anon_vma);
+    }
+}
+
 /// anon_vma_link: `child`, a struct copy, comes onto the list of the anon_vma that it was copied with, if any.
 pub(super) fn link_copy<K: Kernel>(k: K, child: Low<Vma>, anon_vma: Low<AnonVma>) {
     if !anon_vma.is_null() {
@@ -266,7 +278,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
             };
             let forgotten = !a.swallow && k.planted(Planted::ShiftWithoutAnonVma);
             if of_vma(k, importer).is_null() && !forgotten {
-                join(k, importer, lock);
+                import(k, a, importer, lock);
             }
         }
         Ok(())

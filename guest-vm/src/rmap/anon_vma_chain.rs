@@ -287,6 +287,10 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
     type Spare = ();
 
     #[inline(always)]
+    fn atomic_mapcount(_: K) -> bool {
+        true
+    }
+    #[inline(always)]
     fn vma_bytes(_: K) -> u32 {
         12
     }
@@ -403,9 +407,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
         let own = of_vma(k, vma);
         bug_on!(k, AnonVmaChain, own.is_null(), vma.va());
         let index = page::linear_page_index(k, vma, at.addr);
-        page::map_lock(k, page);
-        let count = page.rmap(k);
-        if count == 0 {
+        if mapcount::raise(k, page) == 1 {
             bug_on!(k, AnonVmaChain, page.mapping(k) != 0, page.va());
             let anon_vma = if page::swap_cached(k, page) {
                 let oldest: Low<Link> = chain(k, vma).prev(k).container(SAME_VMA);
@@ -413,15 +415,13 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
             } else {
                 own
             };
-            page::set(k, page, pg::ANON);
+            page.set_flags(k, page.flags(k) | 1 << pg::ANON);
             page.set_index(k, index);
             page.set_mapping(k, anon_vma.va());
             mod_page_state(k, State::NrMapped, 1);
         } else {
             bug_on!(k, AnonVmaChain, page.index(k) != index, page.va());
         }
-        page.set_rmap(k, count + 1);
-        page::map_unlock(k, page);
     }
 
     /// page_move_anon_rmap.

@@ -236,7 +236,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaRfc {
             (a.next, a.vma, a.end, a.vma.end(k))
         };
         if of_vma(k, importer).is_null() && !lock.is_null() {
-            join(k, importer, lock);
+            anon_vma::import(k, a, importer, lock);
         } else if marked(k, exporter) && !marked(k, importer) {
             part(k, importer).set_anon_vma(k, DIRECT_ONLY);
         }

@@ -90,6 +90,7 @@ impl<K: Kernel> ReverseMap<K> for Any {
     type Spare = AnySpare;
 
     delegate! {
+        fn atomic_mapcount() -> bool;
         fn vma_bytes() -> u32;
         fn mm_bytes() -> u32;
         fn boot() -> Result<(), Oom>;

@@ -4,7 +4,10 @@
 //! Schemes differ in what an anonymous page names and therefore in what its last mapping gives back (`last_gone`). Chains keep ptes
 //! in this word instead, except [`super::objrmap`] for file pages.
 //!
-//! Invariant: the word changes under the bit lock only; nr_mapped counts the pages in which it is not 0.
+//! Until 2.6.8 the count changed under a bit lock of the page; from 2.6.9 on it is atomic and the lock is gone
+//! ([`ReverseMap::atomic_mapcount`]).
+//!
+//! Invariant: the word changes under the bit lock only, where there is one; nr_mapped counts the pages in which it is not 0.
 
 use crate::bug_on;
 use crate::kernel::Kernel;
@@ -12,6 +15,7 @@ use crate::layout::{Page, pg};
 use crate::page;
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
+use crate::rmap::ReverseMap;
 
 /// One mapping of a file page more.
 #[inline(always)]
@@ -20,19 +24,41 @@ pub(super) fn add_file<K: Kernel>(k: K, page: Low<Page>) {
         return;
     }
     page::map_lock(k, page);
-    let count = page.rmap(k);
-    page.set_rmap(k, count + 1);
-    if count == 0 {
+    if raise(k, page) == 1 {
         mod_page_state(k, State::NrMapped, 1);
     }
     page::map_unlock(k, page);
+}
+
+/// Counts one pte more; the new count.
+#[inline(always)]
+pub(super) fn raise<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+    change(k, page, 1)
+}
+
+/// Counts one pte less; the new count.
+#[inline(always)]
+pub(super) fn lower<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+    let count = change(k, page, u32::MAX);
+    bug_on!(k, Mapcount, count == u32::MAX, page.va());
+    count
+}
+
+#[inline(always)]
+fn change<K: Kernel>(k: K, page: Low<Page>, by: u32) -> u32 {
+    if K::Rmap::atomic_mapcount(k) {
+        return k.atomic_add_return(page.rmap_word(k), by);
+    }
+    let count = page.rmap(k).wrapping_add(by);
+    page.set_rmap(k, count);
+    count
 }
 
 /// One mapping more of a page that has some.
 #[inline(always)]
 pub(super) fn dup<K: Kernel>(k: K, page: Low<Page>) {
     page::map_lock(k, page);
-    page.set_rmap(k, page.rmap(k) + 1);
+    raise(k, page);
     page::map_unlock(k, page);
 }
 
@@ -40,10 +66,7 @@ pub(super) fn dup<K: Kernel>(k: K, page: Low<Page>) {
 #[inline(always)]
 pub(super) fn remove_then<K: Kernel>(k: K, page: Low<Page>, last_gone: impl FnOnce(K, Low<Page>)) {
     page::map_lock(k, page);
-    let count = page.rmap(k);
-    bug_on!(k, Mapcount, count == 0, page.va());
-    page.set_rmap(k, count - 1);
-    if count == 1 {
+    if lower(k, page) == 0 {
         last_gone(k, page);
     }
     page::map_unlock(k, page);
@@ -58,7 +81,11 @@ pub(super) fn remove<K: Kernel>(k: K, page: Low<Page>) {
 pub(super) fn last_gone<K: Kernel>(k: K, page: Low<Page>) {
     if page::test(k, page, pg::ANON) {
         page.set_mapping(k, 0);
-        page::clear(k, page, pg::ANON);
+        if K::Rmap::atomic_mapcount(k) {
+            page.set_flags(k, page.flags(k) & !(1 << pg::ANON));
+        } else {
+            page::clear(k, page, pg::ANON);
+        }
     }
     mod_page_state(k, State::NrMapped, u32::MAX);
 }

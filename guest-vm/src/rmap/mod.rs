@@ -272,6 +272,12 @@ pub trait ReverseMap<K: Kernel> {
     /// A write fault found that nobody else has the page: it now belongs to `vma` alone.
     fn reused(_k: K, _page: Low<Page>, _vma: Low<Vma>) {}
 
+    /// Whether the mapcount is atomic, as from 2.6.9 on: then there is no bit lock around it, and that a page is anonymous is a bit of its
+    /// mapping, stored without a lock.
+    #[inline(always)]
+    fn atomic_mapcount(_k: K) -> bool {
+        false
+    }
     /// Whether any pte maps the page (page_mapped).
     #[inline(always)]
     fn mapped(k: K, page: Low<Page>) -> bool {

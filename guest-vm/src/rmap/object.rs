@@ -20,7 +20,7 @@ use crate::pgtable::{
 };
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::file::{FileVmas, SHARED, trylock_i_mmap, unlock_i_mmap};
-use crate::rmap::{Unmap, window};
+use crate::rmap::{Unmap, mapcount, window};
 use crate::swap::{self, swap_duplicate};
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
@@ -188,8 +188,7 @@ pub(super) fn clear_found<K: Kernel>(
 /// rss, mapcount and the pte's reference.
 fn drop_mapping<K: Kernel>(k: K, mm: Low<Mm>, page: Low<Page>) {
     mm.set_rss(k, mm.rss(k).wrapping_sub(1));
-    bug_on!(k, Object, page.rmap(k) == 0, page.va());
-    page.set_rmap(k, page.rmap(k) - 1);
+    mapcount::lower(k, page);
     page::put_page(k, page);
 }
 
@@ -328,12 +327,14 @@ fn sweep_nonlinear<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> U
         max_cursor = CLUSTER_SIZE;
     }
     let mut enough = false;
-    while max_cursor <= max_size && !enough {
+    loop {
         each(k, head, |vma| {
             if in_sweep(k, vma) {
+                let mut missed = false;
                 let mut cursor = vma.private(k);
                 while vma.mm(k).rss(k) != 0 && cursor < max_cursor && cursor < vma_bytes(k, vma) {
-                    if !unmap_cluster(k, cursor, &mut left, vma) {
+                    missed = !unmap_cluster(k, cursor, &mut left, vma);
+                    if missed {
                         break;
                     }
                     cursor = cursor.wrapping_add(CLUSTER_SIZE);
@@ -343,11 +344,17 @@ fn sweep_nonlinear<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> U
                         return false;
                     }
                 }
-                vma.set_private(k, max_cursor);
+                // A vma whose lock was missed stays behind.
+                if !missed {
+                    vma.set_private(k, max_cursor);
+                }
             }
             true
         });
         max_cursor = max_cursor.wrapping_add(CLUSTER_SIZE);
+        if enough || max_cursor > max_size {
+            break;
+        }
     }
     if !enough {
         // All were scanned to their ends: start again at the beginning next time.
@@ -475,7 +482,7 @@ fn cluster_pte<K: Kernel>(k: K, vma: Low<Vma>, (pte, addr): (Kmapped, u32), left
     if old.dirty() {
         page::set_page_dirty(k, page);
     }
-    super::mapcount::remove(k, page);
+    mapcount::remove(k, page);
     page::put_page(k, page);
     let mm = vma.mm(k);
     mm.set_rss(k, mm.rss(k).wrapping_sub(1));
