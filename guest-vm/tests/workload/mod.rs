@@ -1,7 +1,8 @@
 //! Random address-space operations on the native harness beside a plain model of what every process must read.
 //!
 //! The model knows pages, not vmas: for each page of each process its rights and where its word comes from. After every operation
-//! the caller may check all invariants; each read is compared.
+//! [`World::check`] holds kernel and model together; each read is compared. A call that fails for want of memory changes nothing,
+//! or the part of its range that it had come to.
 
 #![allow(
     dead_code,
@@ -11,12 +12,22 @@
 )]
 
 use crate::harness::Access;
-use crate::harness::Harness;
-use guest_vm::check::{self, Mapper};
+use crate::harness::{Harness, Ring};
+use guest_vm::axes::MapKind;
+use guest_vm::check::{self, Mapper, Violation};
+use guest_vm::cluster;
 use guest_vm::kernel::Kernel;
-use guest_vm::page_alloc::{page_to_pfn, pfn_to_page};
+use guest_vm::layout::{Page, vm};
+use guest_vm::mm::current_mm;
+use guest_vm::mm::fault::{Unserved, user_fault};
+use guest_vm::page;
+use guest_vm::page_alloc::{Gfp, page_to_pfn, pfn_to_page};
+use guest_vm::pgtable::Pte;
+use guest_vm::ptr::Low;
 use guest_vm::reclaim::{self, Outcome};
 use guest_vm::rmap::Scheme;
+use guest_vm::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
+use guest_vm::task;
 use lowmem_abi::boot::{BootInfo, VECTOR_RESCHED, VECTOR_UNMAP};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
@@ -35,6 +46,17 @@ const FIXED: u32 = 0x10;
 const ANONYMOUS: u32 = 0x20;
 const READ: u32 = 1;
 const WRITE: u32 = 2;
+
+/// Caches that calls and faults allocate from.
+const CACHES: [CacheId; 5] = [
+    CacheId::Vma,
+    CacheId::AnonVma,
+    CacheId::AnonVmaChain,
+    CacheId::PteChain,
+    CacheId::RadixNode,
+];
+/// Pages that are pinned at a time.
+const PINS: usize = 4;
 
 /// One operation; numbers are reduced to what makes sense.
 #[derive(Debug, Clone)]
@@ -104,17 +126,23 @@ pub enum Op {
     },
     /// Swap off and on again.
     SwapOff,
-    /// An operation that has so few pages that it may fail.
-    ForkWithFew {
-        pages: u32,
+    /// Cuts a file off.
+    Truncate {
+        file: u32,
+        first: u32,
     },
-    /// See `Remap`.
-    RemapWithFew {
+    /// A call or fault (`Touch`) with so few pages, and so few objects in each cache, that it may fail.
+    WithFew {
+        op: Box<Op>,
+        pages: u32,
+        objects: u32,
+    },
+    /// Somebody writes to a private page and keeps a reference, as get_user_pages does.
+    Pin {
         at: u32,
-        pages: u32,
-        to: u32,
-        few: u32,
     },
+    /// All these references go.
+    Unpin,
 }
 
 /// Operations under memory pressure.
@@ -124,9 +152,11 @@ pub fn pressure_op() -> impl Strategy<Value = Op> {
         4 => (1u32..4, prop_oneof![3 => Just(0u32), 1 => 1u32..5], prop_oneof![3 => Just(0u32), 1 => 1u32..4])
             .prop_map(|(rounds, fail_trylock, fail_alloc)| Op::Reclaim { rounds, fail_trylock, fail_alloc }),
         1 => Just(Op::SwapOff),
-        1 => (0u32..24).prop_map(|pages| Op::ForkWithFew { pages }),
-        1 => (place(), 1u32..12, place(), 0u32..3)
-            .prop_map(|(at, pages, to, few)| Op::RemapWithFew { at, pages, to, few }),
+        3 => (refusable(), few(), 0u32..4)
+            .prop_map(|(op, pages, objects)| Op::WithFew { op: Box::new(op), pages, objects }),
+        1 => remap_with_few(),
+        1 => place().prop_map(|at| Op::Pin { at }),
+        1 => Just(Op::Unpin),
     ]
 }
 
@@ -135,16 +165,68 @@ fn place() -> impl Strategy<Value = u32> {
     prop_oneof![0u32..24, 500u32..530, 1020u32..1040]
 }
 
+/// None, a few, or more than most calls need.
+fn few() -> impl Strategy<Value = u32> {
+    prop_oneof![2 => 0u32..3, 1 => 0u32..24]
+}
+
+/// Operations that need memory and say so if there is none.
+fn refusable() -> impl Strategy<Value = Op> {
+    let len = 1u32..12;
+    // Objects and shared mappings of files: private ones are charged before they have their vma.
+    let shared = prop_oneof![Just(3u8), Just(5u8), Just(6u8)];
+    prop_oneof![
+        1 => (place(), len.clone(), shared, 0u32..8, 0u32..20)
+            .prop_map(|(at, pages, kind, prot, offset)| Op::Map { at, pages, kind, prot, offset }),
+        2 => (place(), len.clone()).prop_map(|(at, pages)| Op::Unmap { at, pages }),
+        3 => (place(), len, 0u32..4)
+            .prop_map(|(at, pages, prot)| Op::Protect { at, pages, prot }),
+        1 => nonlinear(),
+        3 => (place(), any::<bool>()).prop_map(|(at, write)| Op::Touch { at, write }),
+        2 => Just(Op::Fork),
+    ]
+}
+
+/// mremap with few pages for tables and copies; objects for splits there are.
+fn remap_with_few() -> impl Strategy<Value = Op> {
+    (place(), 1u32..12, place(), 0u32..3).prop_map(|(at, pages, to, few)| Op::WithFew {
+        op: Box::new(Op::Remap {
+            at,
+            pages,
+            grown: 0,
+            to,
+        }),
+        pages: few,
+        objects: 64,
+    })
+}
+
+fn map() -> impl Strategy<Value = Op> {
+    (place(), 1u32..12, 0u8..7, 0u32..8, 0u32..20).prop_map(|(at, pages, kind, prot, offset)| {
+        Op::Map {
+            at,
+            pages,
+            kind,
+            prot,
+            offset,
+        }
+    })
+}
+
+fn nonlinear() -> impl Strategy<Value = Op> {
+    (place(), 1u32..4, 0u32..20).prop_map(|(at, pages, offset)| Op::Nonlinear { at, pages, offset })
+}
+
 pub fn op() -> impl Strategy<Value = Op> {
     let len = 1u32..12;
     prop_oneof![
-        4 => (place(), len.clone(), 0u8..7, 0u32..8, 0u32..20)
-            .prop_map(|(at, pages, kind, prot, offset)| Op::Map { at, pages, kind, prot, offset }),
+        4 => map(),
         2 => (place(), len.clone()).prop_map(|(at, pages)| Op::Unmap { at, pages }),
         2 => (place(), len.clone(), 0u32..4).prop_map(|(at, pages, prot)| Op::Protect { at, pages, prot }),
         2 => (place(), len.clone(), 0u32..6, place())
             .prop_map(|(at, pages, grown, to)| Op::Remap { at, pages, grown, to }),
-        1 => (place(), 1u32..4, 0u32..20).prop_map(|(at, pages, offset)| Op::Nonlinear { at, pages, offset }),
+        1 => nonlinear(),
+        1 => (1u32..3, 0u32..32).prop_map(|(file, first)| Op::Truncate { file, first }),
         1 => (place(), len.clone()).prop_map(|(at, pages)| Op::DontNeed { at, pages }),
         1 => (place(), len.clone(), any::<bool>()).prop_map(|(at, pages, on)| Op::Lock { at, pages, on }),
         8 => (place(), any::<bool>()).prop_map(|(at, write)| Op::Touch { at, write }),
@@ -182,6 +264,12 @@ pub struct World<R, U> {
     stamp: u32,
     /// Ids of unnamed shared objects so far, in step with the kernel's.
     unnamed: u32,
+    /// From which page on a file that was truncated has nothing of its own.
+    ends: BTreeMap<u32, u32>,
+    /// Pages with a reference of ours.
+    pins: Vec<Low<Page>>,
+    /// Whether calls may fail for want of memory.
+    few: bool,
     pub outcomes: BTreeMap<u32, u32>,
     /// Pages that reclaim freed.
     pub freed: u32,
@@ -201,6 +289,9 @@ impl<R: Scheme, U: Access> World<R, U> {
             objects: BTreeMap::new(),
             stamp: 0x1000_0000,
             unnamed: 0,
+            ends: BTreeMap::new(),
+            pins: Vec::new(),
+            few: false,
             outcomes: BTreeMap::new(),
             freed: 0,
         }
@@ -246,48 +337,21 @@ impl<R: Scheme, U: Access> World<R, U> {
                     call::MUNMAP,
                     [r.start << 12, (r.end - r.start) << 12, 0, 0, 0, 0],
                 );
-                assert_eq!(got, 0);
-                self.space().retain(|p, _| !r.contains(p));
-            }
-            Op::Protect { at, pages, prot } => {
-                let r = Self::range(at, pages);
-                if self.whole(&r) {
-                    let got = self.call(
-                        call::MPROTECT,
-                        [r.start << 12, (r.end - r.start) << 12, prot, 0, 0, 0],
-                    );
-                    assert_eq!(got, 0);
-                    for p in r {
-                        self.space().get_mut(&p).expect("whole").prot = prot;
-                    }
+                if self.taken(got == 0) {
+                    self.space().retain(|p, _| !r.contains(p));
                 }
             }
+            Op::Protect { at, pages, prot } => self.protect(Self::range(at, pages), prot),
             Op::Remap {
                 at,
                 pages,
                 grown,
                 to,
             } => self.remap(Self::range(at, pages), grown, to),
-            Op::Nonlinear { at, pages, offset } => {
-                let r = Self::range(at, pages);
-                let n = r.end - r.start;
-                let got = self.call(
-                    call::REMAP_FILE_PAGES,
-                    [r.start << 12, n << 12, 0, offset, 0, 0],
-                );
-                if got == 0 {
-                    for (i, p) in r.enumerate() {
-                        let page = self.space().get_mut(&p).expect("the kernel took it");
-                        let id = page.object.expect("shared").0;
-                        page.object = Some((id, offset + i as u32));
-                        page.linear = false;
-                    }
-                }
-            }
+            Op::Nonlinear { at, pages, offset } => self.nonlinear(Self::range(at, pages), offset),
             Op::DontNeed { at, pages } => {
                 let r = Self::range(at, pages);
-                let space = self.space();
-                if r.clone().all(|p| space.get(&p).is_some_and(|m| m.linear)) {
+                if self.whole(&r) {
                     let got = self.call(
                         call::MADVISE,
                         [r.start << 12, (r.end - r.start) << 12, 4, 0, 0, 0],
@@ -300,6 +364,7 @@ impl<R: Scheme, U: Access> World<R, U> {
                     }
                 }
             }
+            Op::Truncate { file, first } => self.truncate(file, first),
             // Locking a writable private file mapping copies its pages at once: left to the unit tests.
             Op::Lock { at, pages, on } => {
                 let r = Self::range(at, pages);
@@ -313,6 +378,7 @@ impl<R: Scheme, U: Access> World<R, U> {
                     self.call(nr, [r.start << 12, (r.end - r.start) << 12, 0, 0, 0, 0]);
                 }
             }
+            Op::Touch { at, write } if self.few => self.fault(FIRST + at % PAGES, write),
             Op::Touch { at, write } => self.touch(FIRST + at % PAGES, write),
             Op::TouchMany { at, pages, write } => {
                 for p in Self::range(at, pages) {
@@ -322,12 +388,13 @@ impl<R: Scheme, U: Access> World<R, U> {
             Op::Fork => {
                 if self.spaces.len() < 6 {
                     let child = self.next_pid;
-                    self.next_pid += 1;
                     self.h.mailbox().child = child;
                     let got = self.call(call::FORK, [0; 6]);
-                    assert_eq!(got, child);
-                    let copy = self.space().clone();
-                    self.spaces.insert(child, copy);
+                    if self.taken(got == child) {
+                        self.next_pid += 1;
+                        let copy = self.space().clone();
+                        self.spaces.insert(child, copy);
+                    }
                 }
             }
             Op::Exit => {
@@ -342,62 +409,140 @@ impl<R: Scheme, U: Access> World<R, U> {
                 let pids: Vec<u32> = self.spaces.keys().copied().collect();
                 self.switch(pids[to % pids.len()]);
             }
-            Op::UnmapProbe { which, fail } => self.unmap_probe(which, fail),
-            Op::PageOut { which } => {
-                let k = self.h.k;
+            Op::UnmapProbe { which, fail } => self.reclaiming(|w| w.unmap_probe(which, fail)),
+            Op::PageOut { which } => self.reclaiming(|w| {
+                let k = w.h.k;
                 let cached = swap_cached(k);
                 if !cached.is_empty() {
                     reclaim::pageout(k, pfn_to_page(k, cached[which.index(cached.len())]));
                 }
-            }
+            }),
             Op::Reclaim {
                 rounds,
                 fail_trylock,
                 fail_alloc,
-            } => {
-                let c = self.h.context();
+            } => self.reclaiming(|w| {
+                let c = w.h.context();
                 c.fail_trylock.set(fail_trylock);
                 c.fail_alloc.set(fail_alloc);
                 for _ in 0..rounds {
-                    self.freed += reclaim::shrink_all(self.h.k, 0);
+                    w.freed += reclaim::shrink_all(w.h.k, 0);
                 }
                 c.fail_trylock.set(0);
                 c.fail_alloc.set(0);
-            }
+            }),
             Op::SwapOff => {
                 let got = self.call(call::SWAPOFF, [0; 6]);
                 assert_eq!(got, 0, "swapoff");
                 assert_eq!(guest_vm::swap::usage(self.h.k).1, 0, "slots after swapoff");
                 assert_eq!(self.call(call::SWAPON, [0; 6]), 0);
             }
-            Op::ForkWithFew { pages } => {
-                if self.spaces.len() < 6 {
-                    let child = self.next_pid;
-                    self.h.mailbox().child = child;
-                    self.h.context().alloc_budget.set(Some(pages));
-                    let got = self.call(call::FORK, [0; 6]);
-                    self.h.context().alloc_budget.set(None);
-                    if got == child {
-                        self.next_pid += 1;
-                        let copy = self.space().clone();
-                        self.spaces.insert(child, copy);
-                    }
-                }
+            Op::WithFew {
+                ref op,
+                pages,
+                objects,
+            } => self.with_few((pages, objects), op),
+            Op::Pin { at } => self.pin(FIRST + at % PAGES),
+            Op::Unpin => self.unpin(),
+        }
+    }
+
+    /// Whether a call was done; one that was not must have been short of memory.
+    fn taken(&self, done: bool) -> bool {
+        assert!(done || self.few, "refused without need");
+        done
+    }
+
+    /// Applies `op` while so many page allocations succeed and each cache has so many free objects.
+    fn with_few(&mut self, (pages, objects): (u32, u32), op: &Op) {
+        let k = self.h.k;
+        let budget = &self.h.context().alloc_budget;
+        let alloc = |id| kmem_cache_alloc(k, id, Gfp::Kernel).ok();
+        let caches = CACHES.into_iter().filter(|id| id.object_bytes(k) != 0);
+        for id in caches.clone() {
+            let free: Vec<Low<u32>> = (0..objects).filter_map(|_| alloc(id)).collect();
+            for object in free {
+                kmem_cache_free(k, id, object);
             }
-            Op::RemapWithFew { at, pages, to, few } => {
-                self.h.context().alloc_budget.set(Some(few));
-                self.remap(Self::range(at, pages), 0, to);
-                self.h.context().alloc_budget.set(None);
-                // A refused move may or may not have made a hole: make it.
-                let new = Self::range(to, pages);
-                if !new.clone().any(|p| self.space().contains_key(&p)) {
-                    let got = self.call(
-                        call::MUNMAP,
-                        [new.start << 12, (new.end - new.start) << 12, 0, 0, 0, 0],
-                    );
-                    assert_eq!(got, 0);
-                }
+        }
+        budget.set(Some(0));
+        let mut held: Vec<(CacheId, Low<u32>)> = Vec::new();
+        for id in caches {
+            let free = std::iter::from_fn(|| alloc(id));
+            let mut free: Vec<_> = free.map(|object| (id, object)).collect();
+            let left = free.split_off(free.len().saturating_sub(objects as usize));
+            for (id, object) in left {
+                kmem_cache_free(k, id, object);
             }
+            held.append(&mut free);
+        }
+        budget.set(Some(pages));
+        self.few = true;
+        self.apply_one(op);
+        self.few = false;
+        budget.set(None);
+        for (id, object) in held {
+            kmem_cache_free(k, id, object);
+        }
+    }
+
+    /// A fault that may find no memory; nothing is read or written.
+    fn fault(&mut self, page: u32, write: bool) {
+        let need = if write { WRITE } else { READ };
+        if self.space().get(&page).is_none_or(|m| m.prot & need == 0) {
+            return;
+        }
+        let k = self.h.k;
+        self.h.mailbox().next = self.current;
+        if let Err(error) = k.mmu(page << 12, write, Ring::User) {
+            match user_fault(k, page << 12, error) {
+                Ok(_) | Err(Unserved::Oom(_)) => {}
+                Err(Unserved::BadArea) => panic!("page {page:#x} is mapped"),
+            }
+        }
+    }
+
+    /// Writes to a private page and keeps a reference.
+    fn pin(&mut self, page: u32) {
+        let private = |m: &PageModel| !m.shared && m.prot & WRITE != 0;
+        if !self.space().get(&page).is_some_and(private) {
+            return;
+        }
+        self.touch(page, true);
+        let k = self.h.k;
+        let pinned = pfn_to_page(k, self.h.touch(page << 12, true));
+        page::get_page(k, pinned);
+        self.pins.push(pinned);
+        if self.pins.len() > PINS {
+            page::put_page(k, self.pins.remove(0));
+        }
+    }
+
+    fn unpin(&mut self) {
+        for page in self.pins.drain(..) {
+            page::put_page(self.h.k, page);
+        }
+    }
+
+    /// The ptes of pinned pages.
+    fn pinned(&self) -> Vec<(u32, u32, u32)> {
+        let mut ptes = Vec::new();
+        for &page in &self.pins {
+            check::mappers(self.h.k, page, |m| ptes.push((page.va(), m.mm, m.addr)));
+        }
+        ptes
+    }
+
+    /// Runs a part of reclaim. Where 2.6.7's try_to_unmap is followed it leaves pinned anonymous pages mapped: unmapped, they
+    /// would be copied by the next write, and whoever holds the reference would have another page than the process.
+    fn reclaiming(&mut self, f: impl FnOnce(&mut Self)) {
+        let before = self.pinned();
+        f(self);
+        if matches!(
+            R::KIND,
+            MapKind::AnonVma | MapKind::AnonVmaRfc | MapKind::AnonVmaChain
+        ) {
+            assert_eq!(self.pinned(), before, "a pinned page was unmapped");
         }
     }
 
@@ -432,7 +577,10 @@ impl<R: Scheme, U: Access> World<R, U> {
             call::MMAP2,
             [r.start << 12, len, prot, flags | FIXED, id, pgoff],
         );
-        assert_eq!(got, r.start << 12, "mmap");
+        if !self.taken(got == r.start << 12) {
+            self.forget_hole(&r);
+            return;
+        }
         let shared = flags & SHARED != 0;
         let id = if kind == 6 {
             self.unnamed += 1;
@@ -451,6 +599,100 @@ impl<R: Scheme, U: Access> World<R, U> {
                 own: None,
             };
             self.space().insert(p, page);
+        }
+    }
+
+    /// A call that first unmaps `r` was refused, before or after that.
+    fn forget_hole(&mut self, r: &std::ops::Range<u32>) {
+        let mapped = self.mapped();
+        if r.clone().any(|p| mapped.contains_key(&p)) {
+            assert!(self.few, "no hole was made");
+        } else {
+            self.space().retain(|p, _| !r.contains(p));
+        }
+    }
+
+    /// What the running process has in the window by its vmas: rights of each page.
+    fn mapped(&self) -> BTreeMap<u32, u32> {
+        let k = self.h.k;
+        let mut pages = BTreeMap::new();
+        check::each_vma(k, current_mm(k), |vma| {
+            let prot = vma.flags(k) & (vm::READ | vm::WRITE | vm::EXEC);
+            pages.extend((vma.start(k) >> 12..vma.end(k) >> 12).map(|p| (p, prot)));
+        });
+        pages
+    }
+
+    fn protect(&mut self, r: std::ops::Range<u32>, prot: u32) {
+        if !self.whole(&r) {
+            return;
+        }
+        let len = (r.end - r.start) << 12;
+        let got = self.call(call::MPROTECT, [r.start << 12, len, prot, 0, 0, 0]);
+        let done = if self.taken(got == 0) {
+            r.len()
+        } else {
+            // It goes from vma to vma, and stops at one.
+            let mapped = self.mapped();
+            r.clone().take_while(|p| mapped[p] == prot).count()
+        };
+        for p in r.take(done) {
+            self.space().get_mut(&p).expect("whole").prot = prot;
+        }
+    }
+
+    fn nonlinear(&mut self, r: std::ops::Range<u32>, offset: u32) {
+        let len = (r.end - r.start) << 12;
+        let args = [r.start << 12, len, 0, offset, 0, 0];
+        let wanted: Vec<(u32, u32)> = r.zip(offset..).collect();
+        let done = match self.call(call::REMAP_FILE_PAGES, args) {
+            0 => wanted.len(),
+            _ if !self.few => 0,
+            // It goes from page to page, and stops at one.
+            _ => {
+                let shown = self.shown();
+                wanted
+                    .iter()
+                    .take_while(|(p, o)| shown.get(p) == Some(o))
+                    .count()
+            }
+        };
+        for &(p, o) in &wanted[..done] {
+            let page = self.space().get_mut(&p).expect("the kernel took it");
+            // A page that was refused may look as one that was taken.
+            if let Some((id, _)) = page.object.filter(|_| page.shared) {
+                page.object = Some((id, o));
+                page.linear = false;
+            }
+        }
+    }
+
+    /// Which page of its object each present pte of the running process shows.
+    fn shown(&self) -> BTreeMap<u32, u32> {
+        let k = self.h.k;
+        let mut pages = BTreeMap::new();
+        check::each_pte(k, current_mm(k), |m| {
+            let pte = Pte(m.pte);
+            if pte.present() {
+                let index = pfn_to_page(k, pte.pfn()).index(k);
+                pages.insert(m.addr >> 12, cluster::pgoff_of(k, index, pte));
+            }
+        });
+        pages
+    }
+
+    /// Private copies of what is cut off go; who looks there afterwards finds zeros.
+    fn truncate(&mut self, file: u32, first: u32) {
+        let got = self.call(call::FTRUNCATE64, [file, first << 12, 0, 0, 0, 0]);
+        assert_eq!(got, 0, "ftruncate");
+        let cut = |(id, index): (u32, u32)| id == file && index >= first;
+        self.objects.retain(|&at, _| !cut(at));
+        let end = self.ends.entry(file).or_insert(first);
+        *end = first.min(*end);
+        for page in self.spaces.values_mut().flat_map(BTreeMap::values_mut) {
+            if page.object.is_some_and(cut) {
+                page.own = None;
+            }
         }
     }
 
@@ -485,13 +727,12 @@ impl<R: Scheme, U: Access> World<R, U> {
         ];
         let got = self.call(call::MREMAP, args);
         if got > 0xffff_f000 {
-            // Refused: a hole was made at the target at most.
-            self.space().retain(|p, _| !new.contains(p));
-            // What the kernel still has there is asked for below, by reads.
+            self.forget_hole(&new);
             return;
         }
         assert_eq!(got, new.start << 12, "mremap");
         let moved: Vec<PageModel> = r.clone().map(|p| self.space()[&p]).collect();
+        let left = self.left_behind(&r);
         self.space()
             .retain(|p, _| !r.contains(p) && !new.contains(p));
         for (i, p) in new.clone().enumerate() {
@@ -510,6 +751,30 @@ impl<R: Scheme, U: Access> World<R, U> {
             };
             self.space().insert(p, page);
         }
+        self.space().extend(left);
+    }
+
+    /// What is at `r` after its pages were moved away: nothing, or for want of memory to split its vma an empty mapping.
+    fn left_behind(&mut self, r: &std::ops::Range<u32>) -> Space {
+        let k = self.h.k;
+        let mut left = Space::new();
+        check::each_vma(k, current_mm(k), |vma| {
+            for p in r.clone() {
+                if (vma.start(k)..vma.end(k)).contains(&(p << 12)) {
+                    let pgoff = cluster::linear_pgoff(k, vma, p << 12);
+                    let was = self.spaces[&self.current][&p];
+                    let page = PageModel {
+                        object: was.object.map(|(id, _)| (id, pgoff)),
+                        linear: true,
+                        own: None,
+                        ..was
+                    };
+                    left.insert(p, page);
+                }
+            }
+        });
+        assert!(left.is_empty() || self.few, "the old range is there");
+        left
     }
 
     fn expected(&self, p: &PageModel) -> u32 {
@@ -518,15 +783,13 @@ impl<R: Scheme, U: Access> World<R, U> {
         }
         match p.object {
             None => 0,
-            Some(o) => self
-                .objects
-                .get(&o)
-                .copied()
-                .unwrap_or(if o.0 < 0x8000_0000 {
+            Some(o) => self.objects.get(&o).copied().unwrap_or(
+                if self.ends.get(&o.0).is_none_or(|end| o.1 < *end) && o.0 < 0x8000_0000 {
                     file_word(o.0, o.1, 0)
                 } else {
                     0
-                }),
+                },
+            ),
         }
     }
 
@@ -593,17 +856,67 @@ impl<R: Scheme, U: Access> World<R, U> {
     pub fn history(&mut self, ops: &[Op]) {
         for (i, op) in ops.iter().enumerate() {
             self.apply(op);
-            if let Err(v) = check::all(self.h.k) {
+            if let Err(v) = self.check() {
                 panic!("after operation {i}, {op:?}: {v:?}");
             }
+            self.accounts(|| format!("after operation {i}, {op:?}"));
         }
         self.read_all();
-        check::all(self.h.k).expect("after reading everything");
+        self.check().expect("after reading everything");
         self.wind_up();
         check::all(self.h.k).expect("after the end");
         let scan = check::scan(self.h.k).expect("scan");
         assert!(scan.pages.is_empty(), "pages still mapped");
         assert_eq!(guest_vm::swap::usage(self.h.k).1, 0, "swap slots leaked");
+    }
+
+    /// All invariants of `check`, without the references that pins are.
+    fn check(&mut self) -> Result<(), Violation> {
+        let k = self.h.k;
+        let all = self.pins.clone();
+        // Nobody else has these pages any more.
+        self.pins.retain(|&page| {
+            let ours = all.iter().filter(|&&p| p == page).count() as u32;
+            let shared = page.count(k) > ours;
+            if !shared {
+                page::put_page(k, page);
+            }
+            shared
+        });
+        for pin in &self.pins {
+            k.atomic_add(pin.count_word(k), u32::MAX);
+        }
+        let result = check::all(k);
+        for pin in &self.pins {
+            page::get_page(k, *pin);
+        }
+        result
+    }
+
+    /// The running process has the pages and rights of its model; sums of pages are those of the vmas.
+    fn accounts(&mut self, when: impl Fn() -> String) {
+        let k = self.h.k;
+        let model: BTreeMap<u32, u32> = self.space().iter().map(|(p, m)| (*p, m.prot)).collect();
+        assert_eq!(self.mapped(), model, "{}", when());
+        let mut committed = 0;
+        check::each_mm(k, |mm| {
+            let (mut total, mut locked) = (0, 0);
+            check::each_vma(k, mm, |vma| {
+                let pages = (vma.end(k) - vma.start(k)) >> 12;
+                let having = |flag| if vma.flags(k) & flag != 0 { pages } else { 0 };
+                total += pages;
+                locked += having(vm::LOCKED);
+                committed += having(vm::ACCOUNT);
+            });
+            assert_eq!(mm.total_vm(k), total, "total_vm {}", when());
+            assert_eq!(mm.locked_vm(k), locked, "locked_vm {}", when());
+        });
+        assert_eq!(
+            task::tasks(k).committed(k),
+            committed,
+            "committed {}",
+            when()
+        );
     }
 
     /// Reads everything every process may read.
@@ -620,6 +933,7 @@ impl<R: Scheme, U: Access> World<R, U> {
 
     /// Unmaps everything and exits all but one process.
     pub fn wind_up(&mut self) {
+        self.unpin();
         while self.spaces.len() > 1 {
             self.apply(&Op::Exit);
         }
