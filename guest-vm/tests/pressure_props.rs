@@ -11,13 +11,17 @@ use guest_vm::reclaim::Version;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::rmap::anon_vma_chain::AnonVmaChain;
+use guest_vm::rmap::anon_vma_rfc::AnonVmaRfc;
 use guest_vm::rmap::anonmm::AnonmmMap;
 use guest_vm::rmap::objrmap::Hybrid;
 use guest_vm::rmap::pte_chain::PteChains;
 use guest_vm::rmap::pte_chain_dl::DoubleChains;
 use guest_vm::rmap::pte_chain_v1::SingleChains;
 use guest_vm::rmap::swap_out::SwapOut;
-use harness::{Access, Clustered, Direct, Harness, Listed, Old, OldSplitHigh, Split, cases};
+use harness::{
+    Access, Clustered, Direct, DirectHigh, Harness, Listed, Old, OldSplitHigh, Split, SplitHigh,
+    Up, cases,
+};
 use lowmem_abi::boot::BootInfo;
 use lowmem_abi::owner::Owner;
 use proptest::prelude::*;
@@ -48,13 +52,16 @@ fn take_all_but<R: Scheme, U: Access>(w: &World<R, U>, pages: u32) {
 }
 
 macro_rules! schemes {
-    ($($name:ident: $scheme:ty, $access:ty, $version:ident, $file_vmas:literal;)*) => {
+    ($($name:ident: $scheme:ty, $access:ty, $version:ident, $file_vmas:literal $(, $set:ident = $to:literal)*;)*) => {
         proptest! {
             #![proptest_config(cases(16))]
             $(
             #[test]
             fn $name(ops in prop::collection::vec(pressure_op(), 1..120)) {
-                let mut w = World::<$scheme, $access>::new(info::<$access>(Version::$version, $file_vmas));
+                let mut w = World::<$scheme, $access>::new(BootInfo {
+                    $($set: $to,)*
+                    ..info::<$access>(Version::$version, $file_vmas)
+                });
                 w.history(&ops);
             }
             )*
@@ -66,7 +73,10 @@ macro_rules! schemes {
                 $(
                 #[test]
                 fn $name(ops in prop::collection::vec(pressure_op(), 60..160)) {
-                    let mut w = World::<$scheme, $access>::new(info::<$access>(Version::$version, $file_vmas));
+                    let mut w = World::<$scheme, $access>::new(BootInfo {
+                    $($set: $to,)*
+                    ..info::<$access>(Version::$version, $file_vmas)
+                });
                     take_all_but(&w, 200);
                     // Locked pages and too few others are a livelock, as they were.
                     let ops: Vec<Op> = ops
@@ -92,9 +102,24 @@ schemes! {
     pte_chain_dl_2_6_7: DoubleChains, Direct, V2_6_7, 1;
     lists_of_2_6_0: PteChains, Listed, V2_6_0, 0;
     lists_of_2_6_0_objrmap: Hybrid, Listed, V2_6_0, 0;
-    lists_of_2_6_5_aa: AnonVmaMap, Listed, V2_6_0, 0;
+    lists_of_2_6_5_aa: AnonVmaMap, Listed, V2_6_0, 0, nonlinear = 1;
     lists_of_2_4: SwapOut, Old, V2_4, 0;
     lists_of_rhel3: PteChains, OldSplitHigh, V2_6_0, 0;
+    anon_vma_rfc_2_6_0: AnonVmaRfc, Listed, V2_6_0, 0;
+    anon_vma_rfc_2_6_7: AnonVmaRfc, Split, V2_6_7, 1;
+    anon_vma_chain_2_6_8: AnonVmaChain, Direct, V2_6_8, 1;
+    anon_vma_chain_2_6_8_reusing: AnonVmaChain, Split, V2_6_8, 0, anon_vma_reuse = 1;
+    whole_vmas_objrmap: Hybrid, Split, V2_6_7, 1, nonlinear = 1;
+    whole_vmas_anonmm: AnonmmMap, Split, V2_6_7, 0, nonlinear = 1;
+    up_anon_vma: AnonVmaMap, Up<Direct>, V2_6_7, 1;
+    up_anon_vma_rfc: AnonVmaRfc, Up<Direct>, V2_6_7, 0, nonlinear = 1;
+    up_anon_vma_chain: AnonVmaChain, Up<Direct>, V2_6_8, 1, anon_vma_reuse = 1;
+    up_anonmm: AnonmmMap, Up<Split>, V2_6_7, 0;
+    up_objrmap: Hybrid, Up<Listed>, V2_6_0, 0;
+    up_pte_chain: PteChains, Up<Split>, V2_6_0, 0;
+    up_pte_chain_v1: SingleChains, Up<Direct>, V2_6_0, 1;
+    up_pte_chain_dl: DoubleChains, Up<Direct>, V2_6_7, 0;
+    up_swap_out: SwapOut, Up<Old>, V2_4, 0;
     clustered_anon_vma: AnonVmaMap, Clustered<Direct, 3>, V2_6_7, 1;
     clustered_anon_vma_chain: AnonVmaChain, Clustered<Split, 2>, V2_6_8, 0;
     clustered_pte_chain: PteChains, Clustered<Direct, 3>, V2_6_0, 0;
@@ -102,4 +127,38 @@ schemes! {
     clustered_objrmap: Hybrid, Clustered<Direct, 3>, V2_6_7, 1;
     clustered_pte_chain_v1: SingleChains, Clustered<Direct, 3>, V2_6_0, 0;
     clustered_pte_chain_dl: DoubleChains, Clustered<Direct, 3>, V2_6_7, 1;
+}
+
+macro_rules! highpte {
+    ($($name:ident: $scheme:ty, $access:ty, $version:ident, $ram_mb:literal;)*) => {
+        // Page tables in highmem, so that each pte is reached through a slot. Most of the time goes into checks of all frames.
+        mod highpte {
+            use super::*;
+            proptest! {
+                #![proptest_config(cases(3))]
+                $(
+                #[test]
+                fn $name(ops in prop::collection::vec(pressure_op(), 20..60)) {
+                    let mut w = World::<$scheme, $access>::new(BootInfo {
+                        ram_frames: $ram_mb << 8,
+                        ..info::<$access>(Version::$version, 1)
+                    });
+                    w.history(&ops);
+                }
+                )*
+            }
+        }
+    };
+}
+
+highpte! {
+    anon_vma: AnonVmaMap, DirectHigh, V2_6_7, 920;
+    anon_vma_rfc: AnonVmaRfc, DirectHigh, V2_6_7, 920;
+    anon_vma_chain: AnonVmaChain, DirectHigh, V2_6_8, 920;
+    anonmm: AnonmmMap, DirectHigh, V2_6_7, 920;
+    objrmap: Hybrid, DirectHigh, V2_6_7, 920;
+    pte_chain: PteChains, DirectHigh, V2_6_0, 920;
+    pte_chain_dl: DoubleChains, DirectHigh, V2_6_7, 920;
+    swap_out: SwapOut, DirectHigh, V2_4, 920;
+    pte_chain_4g4g: PteChains, SplitHigh, V2_6_7, 4000;
 }
