@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn compare_alone_is_four_rows() {
         let rows = rows("lowmem compare").unwrap();
-        let names: Vec<String> = rows.iter().map(|r| r.label(&rows[0])).collect();
+        let names: Vec<String> = rows.iter().map(|r| r.label(&rows)).collect();
         assert_eq!(
             names,
             [

@@ -15,11 +15,13 @@ use crate::{output, workload};
 use clap::Args;
 use lowmem_report::config::{Split, bytes};
 use lowmem_report::measurement::Owner;
-use lowmem_report::table::{grouped, size};
+use lowmem_report::table::{grouped, size, wrap};
 use lowmem_report::{Measurement, Mode, Outcome};
+use lowmem_trace::generate::Workload;
 use lowmem_trace::generate::server::SharedSegment;
 use lowmem_trace::{Assumptions, Call, Op, RetouchDepth, Trace, generate};
 use serde_json::{Value, json};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Schema of the JSON form.
@@ -77,6 +79,12 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<ExitCode, Failure> {
         transactions: 0,
         ..SharedSegment::default()
     };
+    if std::io::stderr().is_terminal() {
+        eprintln!(
+            "lowmem: making the load: about {} operations",
+            grouped(load.operations())
+        );
+    }
     let trace = generate::generate(&load, args.axes.seed.unwrap_or(1))
         .map_err(|e| Failure::Usage(e.to_string()))?;
     // A split with a smaller user space packs the load for all.
@@ -103,7 +111,7 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<ExitCode, Failure> {
         .rows
         .iter()
         .map(|(measured, _)| Frontier {
-            label: measured.config.label(&configs[0]),
+            label: measured.config.label(&configs),
             processes: completed(&trace, measured),
             reached_limit: measured.outcome == Outcome::Complete,
             measured,
@@ -171,14 +179,17 @@ fn ram(frontiers: &[Frontier<'_>]) -> String {
 
 fn to_text(args: &CapacityArgs, frontiers: &[Frontier<'_>]) -> String {
     let page = u64::from(lowmem_trace::PAGE_SIZE);
-    let mut out = format!(
-        "Processes over a shared segment of {}, {} per mille of it touched by each, {} private, {} library areas each, {} RAM\n\n",
+    let mut out = String::new();
+    let load = format!(
+        "Processes over a shared segment of {}, {} % of it touched by each, {} private, {} library areas each, {} RAM",
         size(u64::from(args.segment) * page),
-        args.touched,
+        f64::from(args.touched) / 10.0,
         size(u64::from(args.private) * page),
         args.vmas,
         ram(frontiers),
     );
+    wrap(&mut out, "", &load);
+    out.push('\n');
     let wide = frontiers.iter().map(|f| f.label.len()).max().unwrap_or(0);
     out.push_str(&format!(
         "  {:<wide$}  {:>10}  {:<9}  {:>8} {:>8}  most low memory\n",
@@ -205,9 +216,14 @@ fn to_text(args: &CapacityArgs, frontiers: &[Frontier<'_>]) -> String {
         ));
     }
     out.push('\n');
+    wrap(
+        &mut out,
+        "",
+        "A process counts when it has touched all that it is to touch; the one in which memory ran out does not.",
+    );
     for f in frontiers {
         if let Some(reason) = &f.measured.reason {
-            out.push_str(&format!("{}: {reason}\n", f.label));
+            wrap(&mut out, "", &format!("{}: {reason}", f.label));
         }
     }
     out

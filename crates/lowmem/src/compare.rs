@@ -182,15 +182,12 @@ fn print(document: &Document, detail: Detail, args: &OutputArgs) -> String {
 }
 
 fn host_stats(rows: &Rows) {
-    let Some((first, _)) = rows.rows.first() else {
-        return;
-    };
     for (m, _) in &rows.rows {
         let h = m.host;
         let per_second = |n: u64| n as f64 / h.seconds.max(1e-9) / 1e6;
         eprintln!(
             "lowmem: {}: {:.2} s, {:.2} M operations/s, {:.1} M instructions/s, at most {} MiB of host memory",
-            m.config.label(&first.config),
+            m.config.label(rows.rows.iter().map(|(m, _)| &m.config)),
             h.seconds,
             per_second(h.operations),
             per_second(h.instructions),

@@ -38,8 +38,12 @@ pub(crate) fn pages(text: &str) -> Result<u32, String> {
 /// A share such as 0.25, per mille.
 pub(crate) fn share(text: &str) -> Result<u32, String> {
     match text.parse::<f64>() {
-        Ok(f) if (0.0..=1.0).contains(&f) => Ok((f * 1000.0).round() as u32),
-        _ => Err(format!("{text:?} is not a share from 0 to 1")),
+        Ok(f) if (0.0..=1.0).contains(&f) && (f == 0.0 || f >= 0.0005) => {
+            Ok((f * 1000.0).round() as u32)
+        }
+        _ => Err(format!(
+            "{text:?} is not a share from 0 to 1, in steps of 0.001"
+        )),
     }
 }
 

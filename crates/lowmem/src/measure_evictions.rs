@@ -71,7 +71,7 @@ fn every_map(config: &Config) -> Vec<Config> {
 }
 
 fn label(row: &EvictionRow, rows: &[EvictionRow]) -> String {
-    row.config.label(&rows[0].config)
+    row.config.label(rows.iter().map(|r| &r.config))
 }
 
 fn what(decision: Decision) -> &'static str {

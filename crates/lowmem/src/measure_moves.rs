@@ -7,16 +7,16 @@ use crate::failure::Failure;
 use crate::measure_evictions::small_matrix;
 use crate::output;
 use lowmem_machine::MachineError;
-use lowmem_machine::measure::{mremap, nonlinear};
+use lowmem_machine::measure::{MOST_RAM, mremap, nonlinear};
 use lowmem_report::Config;
-use lowmem_report::config::{Nonlinear, Rmap};
+use lowmem_report::config::{Nonlinear, Rmap, bytes};
 use lowmem_report::table::{Table, grouped};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// `lowmem measure mremap`.
 pub(crate) fn run_mremap(args: &PlainMeasureArgs) -> Result<ExitCode, Failure> {
-    let configs = small_matrix(&args.axes, mremap::RAM_BYTES)?;
+    let configs = outgrown(small_matrix(&args.axes, mremap::RAM_BYTES)?)?;
     let rows = each(&configs, mremap::measure)?;
     let text = match args.json {
         true => document(
@@ -39,9 +39,21 @@ pub(crate) fn run_mremap(args: &PlainMeasureArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Configurations whose RAM one process can outgrow.
+fn outgrown(configs: Vec<Config>) -> Result<Vec<Config>, Failure> {
+    match configs.iter().find(|c| c.ram_bytes > MOST_RAM) {
+        None => Ok(configs),
+        Some(c) => Err(Failure::Usage(format!(
+            "--ram {}: at most {}, because one process must want more than there is",
+            bytes(c.ram_bytes),
+            bytes(MOST_RAM)
+        ))),
+    }
+}
+
 /// `lowmem measure nonlinear`.
 pub(crate) fn run_nonlinear(args: &PlainMeasureArgs) -> Result<ExitCode, Failure> {
-    let mut configs = small_matrix(&args.axes, nonlinear::RAM_BYTES)?;
+    let mut configs = outgrown(small_matrix(&args.axes, nonlinear::RAM_BYTES)?)?;
     if args.axes.nonlinear.is_empty() && args.axes.kernel.is_empty() {
         configs = configs
             .into_iter()
@@ -105,7 +117,7 @@ fn each<R>(
         .iter()
         .map(|config| {
             let rows = measure(config)
-                .map_err(|e| Failure::Machine(format!("{}: {e}", config.label(&configs[0]))))?;
+                .map_err(|e| Failure::Machine(format!("{}: {e}", config.label(configs))))?;
             Ok((config.clone(), rows))
         })
         .collect()
@@ -113,7 +125,7 @@ fn each<R>(
 
 /// The kernel of a row, told from that of the first.
 fn label<R>(config: &Config, rows: &[(Config, Vec<R>)]) -> String {
-    config.label(&rows[0].0)
+    config.label(rows.iter().map(|r| &r.0))
 }
 
 fn document<R>(

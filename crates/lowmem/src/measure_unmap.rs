@@ -6,7 +6,7 @@ use crate::axes::{self, Unset};
 use crate::cli::UnmapArgs;
 use crate::failure::Failure;
 use crate::output;
-use lowmem_machine::measure::unmap::{self, COUNTS, Case, UnmapPoint};
+use lowmem_machine::measure::unmap::{self, COUNTS, Case, Removal, UnmapPoint};
 use lowmem_report::table::{Table, grouped};
 use lowmem_report::{Config, UnmapEnd, UnmapPart};
 use serde_json::{Value, json};
@@ -28,11 +28,15 @@ pub(crate) fn run(args: &UnmapArgs) -> Result<ExitCode, Failure> {
         )));
     }
     let configs = axes::matrix(&args.axes, Unset::AllPairs, Vec::new())?;
-    let mut rows = Vec::new();
-    for config in configs {
-        let points = unmap::measure(&config, &counts)
-            .map_err(|e| Failure::Machine(format!("{}: {e}", label(&config))))?;
-        rows.push((config, points));
+    let mut rows: Vec<Curves> = Vec::new();
+    for config in &configs {
+        let failed = |e| Failure::Machine(format!("{}: {e}", config.label(&configs)));
+        rows.push(Curves {
+            config: config.clone(),
+            label: config.label(&configs),
+            points: unmap::measure(config, &counts).map_err(failed)?,
+            removals: unmap::removals(config, &counts).map_err(failed)?,
+        });
     }
     let text = if args.json {
         format!("{:#}\n", document(&rows))
@@ -43,8 +47,12 @@ pub(crate) fn run(args: &UnmapArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn label(config: &Config) -> String {
-    config.label(&Config::default())
+/// The curves of one configuration.
+struct Curves {
+    config: Config,
+    label: String,
+    points: Vec<UnmapPoint>,
+    removals: Vec<Removal>,
 }
 
 fn end(point: &UnmapPoint) -> &'static str {
@@ -56,48 +64,82 @@ fn end(point: &UnmapPoint) -> &'static str {
     }
 }
 
-fn tables(rows: &[(Config, Vec<UnmapPoint>)]) -> String {
-    let mut out = String::new();
+fn tables(rows: &[Curves]) -> String {
+    let mut out = String::from(
+        "A page is unmapped as reclaim does: page_referenced, a slot of swap, try_to_unmap. Vmas and ptes are those of both searches, in all\nrounds; cycles are those of each.\n\n",
+    );
     for case in Case::ALL {
         let mut table = Table::new(
             case.sentence().to_owned(),
             &[
-                "n", "kernel", "rounds", "vmas", "ptes", "cleared", "cycles", "end",
+                "n",
+                "kernel",
+                "rounds",
+                "vmas",
+                "ptes",
+                "cleared",
+                "referenced",
+                "swap",
+                "unmap",
+                "cycles",
+                "end",
             ],
         );
-        let counts = rows.first().map_or(&[][..], |r| &r.1);
+        let counts = rows.first().map_or(&[][..], |r| &r.points);
         for (i, first) in counts.iter().enumerate() {
             if first.case != case {
                 continue;
             }
-            for (config, points) in rows {
-                let p = &points[i];
+            for row in rows {
+                let p = &row.points[i];
                 table.row(vec![
                     grouped(u64::from(p.n)),
-                    label(config),
+                    row.label.clone(),
                     grouped(u64::from(p.rounds)),
                     grouped(u64::from(p.vmas_visited)),
                     grouped(u64::from(p.ptes_examined)),
                     grouped(u64::from(p.ptes_cleared)),
+                    grouped(p.cycles[0]),
+                    grouped(p.cycles[1]),
+                    grouped(p.cycles[2]),
                     grouped(p.cycles.iter().sum()),
                     end(p).to_owned(),
                 ]);
             }
         }
-        if !out.is_empty() {
-            out.push('\n');
-        }
         out.push_str(&table.render());
+        out.push('\n');
     }
+    let mut table = Table::new(
+        "The first of n processes that use a page of a file unmaps it: cycles of munmap",
+        &["n", "kernel", "cycles"],
+    );
+    let counts = rows.first().map_or(0, |r| r.removals.len());
+    for i in 0..counts {
+        for row in rows {
+            let r = row.removals[i];
+            table.row(vec![
+                grouped(r.n.into()),
+                row.label.clone(),
+                grouped(r.cycles),
+            ]);
+        }
+    }
+    out.push_str(&table.render());
     out
 }
 
-fn document(rows: &[(Config, Vec<UnmapPoint>)]) -> Value {
+fn document(rows: &[Curves]) -> Value {
     let results: Vec<Value> = rows
         .iter()
-        .map(|(config, points)| {
-            let points: Vec<Value> = points.iter().map(point).collect();
-            json!({"config": config, "points": points})
+        .map(|row| {
+            let points: Vec<Value> = row.points.iter().map(point).collect();
+            let removals: Vec<Value> = row
+                .removals
+                .iter()
+                .map(|r| json!({"n": r.n, "cycles": r.cycles}))
+                .collect();
+            json!({"config": row.config, "points": points, "removals": removals})
         })
         .collect();
     json!({

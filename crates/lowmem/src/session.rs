@@ -56,7 +56,7 @@ pub(crate) fn run(trace: &Trace, configs: &[Config], options: &Options) -> Resul
         if interrupt.requested() {
             return Ok(None);
         }
-        let watcher = board.row(&config.label(&configs[0]), &interrupt);
+        let watcher = board.row(&config.label(configs), &interrupt);
         let measured = replay(trace, config, options, &watcher);
         watcher.finish();
         match measured {
@@ -107,7 +107,7 @@ fn replay(
             false => Check::Off,
         },
     };
-    let fail = |message: String| Failure::Machine(format!("{}: {message}", config.label(config)));
+    let fail = |message: String| Failure::Machine(format!("{}: {message}", config.label([])));
     let measured = lowmem_machine::replay(trace, config, &options, progress)
         .map_err(|e| fail(e.to_string()))?;
     // A run that ends early must never pass for a result.

@@ -6,7 +6,7 @@
 //!
 //! Invariant: `saved - added` is the difference of the owners named here, to the byte.
 
-use crate::config::{Config, Rmap};
+use crate::config::{Config, FileVmas, Rmap};
 use crate::measurement::{Outcome, Owner};
 use crate::result::Row;
 
@@ -50,8 +50,13 @@ pub struct BreakEven {
 /// Sharers for which a break-even is given.
 const SHARERS: [u64; 4] = [2, 7, 31, 100];
 
-/// Bytes of a vma in a kernel with chains, whose books therefore say how many there are.
-const CHAIN_VMA_BYTES: u64 = 72;
+/// Bytes of a vma in a kernel with chains, whose books therefore say how many there are: 64, and 8 more with prio_tree.
+fn chain_vma_bytes(config: &Config) -> u64 {
+    match config.file_vmas {
+        FileVmas::List => 64,
+        FileVmas::PrioTree => 72,
+    }
+}
 
 /// Bytes of chain elements for a page with that many mappings: none for one (PG_direct), else whole elements.
 fn chain_bytes(config: &Config, sharers: u64) -> u64 {
@@ -99,7 +104,7 @@ fn balance(rows: &[Row], from: usize, to: usize) -> Balance {
     let added: Vec<(&'static str, i64)> = ADDED.iter().map(|&o| (o.name(), more(o))).collect();
     let chains_saved = -more(Owner::PteChain);
     let sum: i64 = added.iter().map(|(_, n)| n).sum();
-    let vmas = rows[from].lowmem.of(&[Owner::Vma]) / CHAIN_VMA_BYTES;
+    let vmas = rows[from].lowmem.of(&[Owner::Vma]) / chain_vma_bytes(&rows[from].config);
     // What each vma adds on average: objects of the scheme counted to the vmas they serve.
     let growth = ADDED[..4].iter().map(|&o| more(o)).sum::<i64>().max(0) as u64;
     let break_even = match (vmas, growth) {

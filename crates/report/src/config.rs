@@ -351,76 +351,82 @@ impl Config {
         Ok(())
     }
 
-    /// A row among historic kernels: the kernel's name, what was set apart from it, and what no kernel decides.
-    fn kernel_label(&self, base: &Config) -> String {
-        let mut label = self.kernel.to_string();
-        for (axis, value) in &self.overrides {
-            label.push_str(&format!(" {axis} {value}"));
+    /// A short name for tables, told from that of all other rows: `anon_vma 4g4g`, and the value of each axis in which rows differ. Among
+    /// historic kernels: the kernel's name, what was set apart from it, and what no kernel decides.
+    pub fn label<'a>(&self, rows: impl IntoIterator<Item = &'a Config>) -> String {
+        let rows: Vec<&Config> = rows.into_iter().collect();
+        let kernels = rows
+            .iter()
+            .chain([&self])
+            .any(|r| r.kernel != Kernel::default());
+        let mut label = match kernels {
+            true => self.kernel.to_string(),
+            false => format!("{} {}", self.rmap, self.split),
+        };
+        if kernels {
+            for (axis, value) in &self.overrides {
+                label.push_str(&format!(" {axis} {value}"));
+            }
         }
-        for (differs, text) in [
-            (self.cpu != base.cpu, self.cpu.clone()),
-            (self.ram_bytes != base.ram_bytes, bytes(self.ram_bytes)),
-            (self.entry != base.entry, self.entry.to_string()),
-            (self.seed != base.seed, format!("seed {}", self.seed)),
-        ] {
-            if differs {
+        let parts = self.parts(kernels);
+        let others: Vec<Vec<Part>> = rows.iter().map(|r| r.parts(kernels)).collect();
+        for (i, part) in parts.iter().enumerate() {
+            let told = match part.follows {
+                // Only rows unlike the first say what another axis decides.
+                true => others.first().is_some_and(|o| o[i].text != part.text),
+                false => others.iter().any(|o| o[i].text != part.text),
+            };
+            if told {
                 label.push(' ');
-                label.push_str(&text);
+                label.push_str(&part.text);
             }
         }
         label
     }
 
-    /// A short name for tables: `anon_vma 4g4g`, and what else differs from `base`.
-    pub fn label(&self, base: &Config) -> String {
-        let kernels = [self.kernel, base.kernel];
-        if kernels.iter().any(|&k| k != Kernel::default()) {
-            return self.kernel_label(base);
-        }
-        let mut label = format!("{} {}", self.rmap, self.split);
-        let mut add = |differs: bool, text: String| {
-            if differs {
-                label.push(' ');
-                label.push_str(&text);
-            }
+    /// The axes beside reverse map and split; among `kernels` those that no kernel decides.
+    fn parts(&self, kernels: bool) -> Vec<Part> {
+        let own = |text: String| Part {
+            text,
+            follows: false,
         };
-        add(self.kernel != base.kernel, self.kernel.to_string());
-        add(self.cpu != base.cpu, self.cpu.clone());
-        add(self.ram_bytes != base.ram_bytes, bytes(self.ram_bytes));
-        add(self.entry != base.entry, self.entry.to_string());
-        add(
-            self.file_vmas != base.file_vmas,
-            format!("file_vmas {}", self.file_vmas),
-        );
-        add(
-            self.nonlinear != base.nonlinear,
-            format!("nonlinear {}", self.nonlinear),
-        );
-        add(
-            self.cluster != base.cluster,
-            format!("cluster {}", self.cluster),
-        );
-        add(self.hz != base.hz, format!("{} Hz", self.hz));
-        add(self.stack != base.stack, format!("{} stack", self.stack));
-        add(
-            self.young_flush != base.young_flush,
-            format!("young_flush {}", self.young_flush),
-        );
-        add(
-            self.anon_vma_reuse != base.anon_vma_reuse,
-            format!("anon_vma_reuse {}", self.anon_vma_reuse),
-        );
-        add(
-            self.chain_line != base.chain_line,
-            format!("line {}", self.chain_line),
-        );
-        add(
-            self.reclaim != base.reclaim,
-            format!("reclaim {}", self.reclaim),
-        );
-        add(self.seed != base.seed, format!("seed {}", self.seed));
-        label
+        let mut parts = vec![
+            own(self.cpu.clone()),
+            own(bytes(self.ram_bytes)),
+            own(self.entry.to_string()),
+        ];
+        if !kernels {
+            parts.extend([
+                own(format!("file_vmas {}", self.file_vmas)),
+                own(format!("page_cache {}", self.page_cache)),
+                own(format!("highpte {}", self.highpte)),
+                own(self.build.to_string()),
+                own(format!("nonlinear {}", self.nonlinear)),
+                own(format!("cluster {}", self.cluster)),
+                own(format!("{} Hz", self.hz)),
+                own(format!("{} stack", self.stack)),
+                own(format!("young_flush {}", self.young_flush)),
+                own(format!("anon_vma_reuse {}", self.anon_vma_reuse)),
+                Part {
+                    text: format!("line {}", self.chain_line),
+                    follows: true,
+                },
+                Part {
+                    text: format!("reclaim {}", self.reclaim),
+                    follows: true,
+                },
+            ]);
+        }
+        parts.push(own(format!("seed {}", self.seed)));
+        parts
     }
+}
+
+/// One axis of a label.
+struct Part {
+    text: String,
+    /// Whether it follows from another axis unless it is set.
+    follows: bool,
 }
 
 /// A size in the largest binary unit that divides it: `4G`, `896M`, `12K`, `100`.
@@ -507,11 +513,33 @@ mod tests {
         use crate::kernels::config_of;
         let base = config_of(Kernel::V2_6_6);
         let mut other = config_of(Kernel::V2_6_7);
+        let both = [base.clone(), other.clone()];
         assert_eq!(
-            (base.label(&base), other.label(&base)),
+            (base.label(&both), other.label(&both)),
             ("2.6.6".to_owned(), "2.6.7".to_owned())
         );
         other.overrides.insert("hz".to_owned(), "100".to_owned());
-        assert_eq!(other.label(&base), "2.6.7 hz 100");
+        assert_eq!(other.label(&both), "2.6.7 hz 100");
+    }
+
+    #[test]
+    fn rows_are_told_apart_by_every_axis_in_which_they_differ() {
+        let base = Config::default();
+        let of = |change: &dyn Fn(&mut Config)| {
+            let mut other = base.clone();
+            change(&mut other);
+            let both = [base.clone(), other.clone()];
+            (base.label(&both), other.label(&both))
+        };
+        let (a, b) = of(&|c| c.highpte = Highpte::On);
+        assert_eq!(a, "anon_vma 3g1g highpte off");
+        assert_eq!(b, "anon_vma 3g1g highpte on");
+        let (a, b) = of(&|c| c.file_vmas = FileVmas::List);
+        assert_eq!(a, "anon_vma 3g1g file_vmas prio_tree");
+        assert_eq!(b, "anon_vma 3g1g file_vmas list");
+        let (a, b) = of(&|c| c.reclaim = Reclaim::V2_4);
+        assert_eq!(a, "anon_vma 3g1g");
+        assert_eq!(b, "anon_vma 3g1g reclaim 2.4");
+        assert_eq!(base.label([]), "anon_vma 3g1g");
     }
 }

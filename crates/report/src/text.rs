@@ -56,10 +56,12 @@ pub fn render(document: &Document, detail: Detail) -> String {
 
 /// A short name per row: rmap and split, and what else differs between rows.
 pub fn labels(rows: &[Row]) -> Vec<String> {
-    let default = Config::default();
-    let base = rows.first().map_or(&default, |r| &r.config);
-    rows.iter().map(|r| r.config.label(base)).collect()
+    let configs = || rows.iter().map(|r| &r.config);
+    configs().map(|c| c.label(configs())).collect()
 }
+
+/// Axes that labels or the words before name anyway.
+const SAID: [&str; 7] = ["rmap", "split", "ram", "cpu", "hz", "entry", "build"];
 
 fn head(document: &Document) -> String {
     let t = &document.trace;
@@ -71,11 +73,37 @@ fn head(document: &Document) -> String {
     );
     if let Some(first) = document.results.first() {
         let c = &first.config;
-        let ram = crate::config::bytes(c.ram_bytes);
+        let all = |of: &dyn Fn(&Config) -> String| {
+            let mut values: Vec<String> = Vec::new();
+            for row in &document.results {
+                let value = of(&row.config);
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+            values.join(" and ")
+        };
         line.push_str(&format!(
-            "; kernel {}, {} build, {ram} RAM, cpu {}, {} Hz, {}",
-            c.kernel, c.build, c.cpu, c.hz, c.entry
+            "; kernel {}, {} build, {} RAM, cpu {}, {} Hz, {}",
+            all(&|c| c.kernel.to_string()),
+            all(&|c| c.build.to_string()),
+            all(&|c| crate::config::bytes(c.ram_bytes)),
+            all(&|c| c.cpu.clone()),
+            all(&|c| c.hz.to_string()),
+            all(&|c| c.entry.to_string()),
         ));
+        // What every row sets, and no label therefore says.
+        let same = |axis: &String, value: &String| {
+            document
+                .results
+                .iter()
+                .all(|r| r.config.overrides.get(axis) == Some(value))
+        };
+        for (axis, value) in &c.overrides {
+            if !SAID.contains(&axis.as_str()) && same(axis, value) {
+                line.push_str(&format!(", {axis} {value}"));
+            }
+        }
         if !c.cpu_overrides.is_empty() {
             let set: Vec<String> = c
                 .cpu_overrides

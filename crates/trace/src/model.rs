@@ -701,11 +701,20 @@ impl Mm {
             ));
         }
         let moved = self.pages.remove(from, from + old_len.min(new_len));
+        // A nonlinear mapping is several areas here, each of which shows what it showed.
+        let parts = self.space.cut(from, from + old_len.min(new_len));
         self.unmap(from, old_end);
+        for part in parts {
+            self.space.replace(Area {
+                start: part.start - from + to,
+                end: part.end - from + to,
+                ..part
+            });
+        }
         self.space.replace(Area {
-            start: to,
+            start: to + old_len.min(new_len),
             end,
-            offset: area.offset.wrapping_add(from - area.start),
+            offset: area.offset.wrapping_add(old_end - area.start),
             ..area
         });
         for page in moved {

@@ -72,11 +72,44 @@ impl Pieces {
     ) -> Result<Self, MachineError> {
         config.check()?;
         let preset = preset(config)?;
+        let machine = boot(config, &preset)?;
+        let replayer = Replayer::new(trace, as_recorded());
+        Self::enter(config, preset, machine, replayer, engine)
+    }
+
+    /// Behind the operation before number `end`, of which nothing was timed.
+    pub(crate) fn natively_until(
+        trace: &Trace,
+        config: &Config,
+        end: u64,
+    ) -> Result<Self, MachineError> {
+        config.check()?;
+        let preset = preset(config)?;
         let mut machine = boot(config, &preset)?;
+        let mut replayer = Replayer::new(trace, as_recorded());
+        replayer.pause_after = PauseAfter::Operation(end.saturating_sub(1));
+        loop {
+            match machine.run_native(&mut replayer) {
+                Stop::Pause(Pause::Done(_, to)) if to + 1 >= end => break,
+                Stop::Pause(Pause::End) => break,
+                Stop::Pause(_) => {}
+                failed => return Err(failure(failed, replayer.operation())),
+            }
+        }
+        Self::enter(config, preset, machine, replayer, Engine::Fast)
+    }
+
+    fn enter(
+        config: &Config,
+        preset: Preset,
+        mut machine: Machine,
+        replayer: Replayer,
+        engine: Engine,
+    ) -> Result<Self, MachineError> {
         let state = machine.enter_cycle(&cycle_options(&preset, config, engine))?;
         Ok(Self {
             machine,
-            replayer: Replayer::new(trace, as_recorded()),
+            replayer,
             state,
             preset,
         })
@@ -114,6 +147,9 @@ impl Pieces {
         self.preset.prices(Variant::Mid).price(&cpu.mmu.account)
     }
 }
+
+/// Most RAM of the measurements in which one process wants more memory than there is.
+pub const MOST_RAM: u64 = 1 << 30;
 
 /// A synthetic trace says everything: nothing is added to it.
 pub(crate) fn as_recorded() -> Assumptions {

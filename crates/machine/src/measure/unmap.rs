@@ -12,20 +12,24 @@
 //! - *shared_anonymous*: one page that n processes have from one parent and nobody wrote;
 //! - *parent_private*: the parent's own page, written after n - 1 forks: its children's vmas match and do not map it;
 //! - *few_of_many*: a file's page in n equal mappings, of which 3 use it (a page of libc);
+//! - *orphan*: a page of a parent that has died, kept by the last of its n children alone, the others having copied it: the worst case of anonmm;
+//! - *windows*: a page of a file of which one process maps n pages by a vma each, none beside another: the worst case of lists;
 //! - *nonlinear*: one page of a file of n pages whose halves have changed places by remap_file_pages.
+//!
+//! The worst case of chains is no search but a removal: [`removals`] has the first of n processes unmap a file's page that all use.
 //!
 //! Invariant: every configuration unmaps the page of the same trace.
 
-use super::{as_recorded, failure};
+use super::{Pieces, as_recorded, failure};
 use crate::drive_native::Stop;
 use crate::error::MachineError;
 use crate::machine::Machine;
 use crate::replay::{boot, cycle_options, preset};
-use crate::replayer::{Pause, Replayer};
+use crate::replayer::{Pause, Replayer, pid};
 use crate::walk;
 use emu_cpu::{Engine, EngineState};
 use guest_vm::pgtable::Pte;
-use lowmem_cost::Variant;
+use lowmem_cost::{Side, Variant};
 use lowmem_report::{Config, UnmapEnd, UnmapPart};
 use lowmem_trace::{FileRef, MapFlags, Prot, Trace, TraceBuilder};
 
@@ -50,16 +54,22 @@ pub enum Case {
     /// See the module.
     FewOfMany,
     /// See the module.
+    Orphan,
+    /// See the module.
+    Windows,
+    /// See the module.
     Nonlinear,
 }
 
 impl Case {
     /// All, in the order of the tables.
-    pub const ALL: [Case; 5] = [
+    pub const ALL: [Case; 7] = [
         Case::SharedFile,
         Case::SharedAnonymous,
         Case::ParentPrivate,
         Case::FewOfMany,
+        Case::Orphan,
+        Case::Windows,
         Case::Nonlinear,
     ];
 
@@ -70,6 +80,8 @@ impl Case {
             Case::SharedAnonymous => "shared_anonymous",
             Case::ParentPrivate => "parent_private",
             Case::FewOfMany => "few_of_many",
+            Case::Orphan => "orphan",
+            Case::Windows => "windows",
             Case::Nonlinear => "nonlinear",
         }
     }
@@ -81,6 +93,10 @@ impl Case {
             Case::SharedAnonymous => "An anonymous page that n processes share",
             Case::ParentPrivate => "A page of the parent's own, written after n - 1 forks",
             Case::FewOfMany => "A page of a file in n equal mappings, used by 3",
+            Case::Orphan => {
+                "A dead parent's page, kept by the last of n children, copied by the others"
+            }
+            Case::Windows => "A page of a file in one of n vmas that map other pages of it",
             Case::Nonlinear => "A page of a file of n pages, remapped by halves",
         }
     }
@@ -118,18 +134,35 @@ pub fn measure(config: &Config, counts: &[u32]) -> Result<Vec<UnmapPoint>, Machi
     Ok(points)
 }
 
-/// The load, the addresses of the pages to warm up with, and that of the page measured.
-fn load(case: Case, n: u32) -> (Trace, [u32; 2], u32) {
+fn load(case: Case, n: u32) -> Load {
     let mut t = TraceBuilder::new(case.name());
     let first = t.spawn();
     let pages = if case == Case::Nonlinear { n } else { 1 };
     let file = FileRef {
-        file: t.file("/page", pages),
+        // Every other page of a file is mapped by windows, so that none continues its neighbour.
+        file: t.file("/page", if case == Case::Windows { 2 * n } else { pages }),
         page_offset: 0,
     };
     let len = pages * PAGE;
     let at = match case {
-        Case::SharedAnonymous | Case::ParentPrivate => t.on(first).mmap_anon(len),
+        Case::SharedAnonymous | Case::ParentPrivate | Case::Orphan => t.on(first).mmap_anon(len),
+        Case::Windows => {
+            let mut middle = 0;
+            for i in 0..n {
+                let page_offset = 2 * i;
+                let window = FileRef {
+                    page_offset,
+                    ..file
+                };
+                let va = t
+                    .on(first)
+                    .mmap_file(window, len, Prot::RW, MapFlags::SHARED);
+                if i == n / 2 {
+                    middle = va;
+                }
+            }
+            middle
+        }
         Case::SharedFile | Case::Nonlinear => {
             t.on(first).mmap_file(file, len, Prot::RW, MapFlags::SHARED)
         }
@@ -138,10 +171,10 @@ fn load(case: Case, n: u32) -> (Trace, [u32; 2], u32) {
             .mmap_file(file, len, Prot::RX, MapFlags::PRIVATE),
     };
     match case {
-        Case::SharedFile => {
+        Case::SharedFile | Case::Windows => {
             t.on(first).read_pages(at, len);
         }
-        Case::SharedAnonymous | Case::ParentPrivate => {
+        Case::SharedAnonymous | Case::ParentPrivate | Case::Orphan => {
             t.on(first).write_pages(at, len);
         }
         Case::FewOfMany => {}
@@ -157,10 +190,13 @@ fn load(case: Case, n: u32) -> (Trace, [u32; 2], u32) {
         }
     }
     let mut tasks = vec![first];
-    if case != Case::Nonlinear {
-        for _ in 1..n {
-            tasks.push(t.on(first).fork());
-        }
+    let children = match case {
+        Case::Nonlinear | Case::Windows => 0,
+        Case::Orphan => n,
+        _ => n - 1,
+    };
+    for _ in 0..children {
+        tasks.push(t.on(first).fork());
     }
     match case {
         Case::ParentPrivate => {
@@ -173,8 +209,18 @@ fn load(case: Case, n: u32) -> (Trace, [u32; 2], u32) {
                 t.on(tasks[user]).read_pages(at, PAGE);
             }
         }
-        Case::SharedFile | Case::SharedAnonymous | Case::Nonlinear => {}
+        Case::Orphan => {
+            for &copier in &tasks[1..tasks.len() - 1] {
+                t.on(copier).write_pages(at, PAGE);
+            }
+            t.on(first).exit();
+        }
+        Case::SharedFile | Case::SharedAnonymous | Case::Windows | Case::Nonlinear => {}
     }
+    let first = match case {
+        Case::Orphan => tasks[tasks.len() - 1],
+        _ => first,
+    };
     // Made last, and far from other mappings: no child has it, no neighbour lends it an anon_vma.
     t.on(first).mmap_fixed(WARM_AT, PAGE, Prot::RW);
     t.on(first).write_pages(WARM_AT, PAGE);
@@ -187,11 +233,78 @@ fn load(case: Case, n: u32) -> (Trace, [u32; 2], u32) {
         .mmap_file(other, PAGE, Prot::RX, MapFlags::PRIVATE);
     t.on(first).read_pages(file_page, PAGE);
     t.on(first).null_call();
-    (t.finish(), [WARM_AT, file_page], at + (pages / 2) * PAGE)
+    Load {
+        trace: t.finish(),
+        owner: pid(first),
+        warm: [WARM_AT, file_page],
+        at: at + (pages / 2) * PAGE,
+    }
+}
+
+/// A load, and where its pages are.
+struct Load {
+    trace: Trace,
+    /// The process in which they are looked up.
+    owner: u32,
+    /// Pages to warm up with.
+    warm: [u32; 2],
+    /// The page measured.
+    at: u32,
+}
+
+/// Cycles of one munmap of a page that n processes use, by the first of them: the oldest entry of a chain, which removal reaches last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removal {
+    /// Processes that use the page.
+    pub n: u32,
+    /// Cycles of the call's work.
+    pub cycles: u64,
+}
+
+/// Measures [`Removal`] at these numbers of sharers.
+pub fn removals(config: &Config, counts: &[u32]) -> Result<Vec<Removal>, MachineError> {
+    counts.iter().map(|&n| removal(config, n)).collect()
+}
+
+fn removal(config: &Config, n: u32) -> Result<Removal, MachineError> {
+    let mut t = TraceBuilder::new("removal");
+    let first = t.spawn();
+    let file = FileRef {
+        file: t.file("/page", 2),
+        page_offset: 0,
+    };
+    let at = t
+        .on(first)
+        .mmap_file(file, 2 * PAGE, Prot::RW, MapFlags::SHARED);
+    t.on(first).read_pages(at, 2 * PAGE);
+    for _ in 1..n {
+        let child = t.on(first).fork();
+        t.on(child).read_pages(at, 2 * PAGE);
+    }
+    // The second page warms the call up.
+    t.on(first).munmap(at + PAGE, PAGE);
+    t.on(first).null_call();
+    let begin = t.len() as u64;
+    t.on(first).munmap(at, PAGE);
+    let end = t.len() as u64;
+    t.on(first).null_call();
+    let trace = t.finish();
+    let mut run = Pieces::natively_until(&trace, config, begin - 2)?;
+    run.until(begin)?;
+    let piece = run.until(end)?;
+    Ok(Removal {
+        n,
+        cycles: piece.cycles(Side::Mmap),
+    })
 }
 
 fn point(config: &Config, case: Case, n: u32) -> Result<UnmapPoint, MachineError> {
-    let (trace, warm, at) = load(case, n);
+    let Load {
+        trace,
+        owner,
+        warm,
+        at,
+    } = load(case, n);
     let preset = preset(config)?;
     let mut machine = boot(config, &preset)?;
     let mut replayer = Replayer::new(&trace, as_recorded());
@@ -207,9 +320,7 @@ fn point(config: &Config, case: Case, n: u32) -> Result<UnmapPoint, MachineError
         operation,
         reason: format!("{} with {n}: {what}", case.name()),
     };
-    let parent = replayer.living_spaces().map(|s| s.1).min();
-    let parent = parent.ok_or_else(|| lost("nobody lives"))?;
-    let frame = |m: &Machine, va: u32| frame_of(m, parent, va).ok_or_else(|| lost("no pte"));
+    let frame = |m: &Machine, va: u32| frame_of(m, owner, va).ok_or_else(|| lost("no pte"));
     let warm = [frame(&machine, warm[0])?, frame(&machine, warm[1])?];
     let page = frame(&machine, at)?;
     machine.enter_cycle(&cycle_options(&preset, config, Engine::Fast))?;
@@ -264,7 +375,7 @@ pub(super) fn frame_of(machine: &Machine, pid: u32, va: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lowmem_report::config::Rmap;
+    use lowmem_report::config::{FileVmas, Rmap};
 
     fn at(rmap: Rmap, case: Case, n: u32) -> UnmapPoint {
         let config = Config {
@@ -290,6 +401,40 @@ mod tests {
         assert!(p.vmas_visited > 20, "{p:?}");
         assert_eq!(p.ptes_cleared, 3);
         assert_eq!(at(Rmap::PteChain, Case::FewOfMany, 20).ptes_examined, 6);
+    }
+
+    #[test]
+    fn each_scheme_has_its_worst_case() {
+        // A list asks every window, the tree that of the page.
+        let of = |file_vmas| {
+            let config = Config {
+                file_vmas,
+                ..Config::default()
+            };
+            point(&config, Case::Windows, 20).expect("measured")
+        };
+        assert_eq!(of(FileVmas::List).vmas_visited, 40 - 2 * 9);
+        assert_eq!(of(FileVmas::PrioTree).vmas_visited, 2);
+        // The dead parent's and all children's, once: page_referenced then gives the page to the mm that has it.
+        assert_eq!(at(Rmap::Anonmm, Case::Orphan, 20).vmas_visited, 21 + 1);
+        // A chain is walked to its oldest entry; a count goes down by one.
+        let cost = |rmap| {
+            let config = Config {
+                rmap,
+                ..Config::default()
+            };
+            let r = removals(&config, &[1, 300]).expect("measured");
+            r[1].cycles as i64 - r[0].cycles as i64
+        };
+        let (chain, double, count) = (
+            cost(Rmap::PteChain),
+            cost(Rmap::PteChainDl),
+            cost(Rmap::AnonVma),
+        );
+        assert!(
+            chain > 10 * count.abs().max(double.abs()),
+            "{chain} {double} {count}"
+        );
     }
 
     #[test]

@@ -114,8 +114,7 @@ pub(super) fn parse(name: &str) -> Option<Row> {
     })
 }
 
-/// Images beside `RMAP-3g1g` and `RMAP-4g4g`, also with highpte and clustered, that every reverse map has: what kernel presets stand
-/// for (lists), and the other splits and builds for the schemes most compared.
+/// Images beside those that every reverse map has: what kernel presets stand for (lists).
 const COMMITTED_TOO: &[&str] = &[
     "swap_out-3g1g-lists",
     "swap_out-4g4g-lists",
@@ -128,17 +127,17 @@ const COMMITTED_TOO: &[&str] = &[
     "pte_chain-4g4g-highpte-lists-v2_4",
     "anon_vma-3g1g-lists",
     "anon_vma-4g4g-lists",
-    "anon_vma-3g1g-up",
-    "anon_vma-4g4g-up",
-    "pte_chain-3g1g-up",
-    "pte_chain-4g4g-up",
-    "anon_vma-2g2g",
-    "anon_vma-1g3g",
-    "pte_chain-2g2g",
-    "pte_chain-1g3g",
+    "swap_out-3g1g-lists-v2_4-up",
+    "swap_out-4g4g-lists-v2_4-up",
+    "pte_chain-3g1g-lists-up",
+    "pte_chain-4g4g-lists-up",
+    "pte_chain-4g4g-highpte-lists-v2_4-up",
+    "anon_vma-3g1g-lists-up",
+    "anon_vma-4g4g-lists-up",
 ];
 
-/// Every image that is committed, in order of name within a reverse map.
+/// Every image that is committed: of each reverse map both splits of the debate with highpte, clustered, both, and without SMP, and the
+/// other splits; then those of kernel presets.
 pub(super) fn committed() -> Vec<Row> {
     let mut rows = Vec::new();
     for Scheme(rmap, ..) in SCHEMES {
@@ -150,6 +149,13 @@ pub(super) fn committed() -> Vec<Row> {
             if *rmap != ONE_VMA {
                 rows.push(format!("{rmap}-{split}-clustered"));
             }
+            if *rmap != NARROW && *rmap != ONE_VMA {
+                rows.push(format!("{rmap}-{split}-highpte-clustered"));
+            }
+            rows.push(format!("{rmap}-{split}-up"));
+        }
+        for split in ["2g2g", "1g3g"] {
+            rows.push(format!("{rmap}-{split}"));
         }
     }
     rows.extend(COMMITTED_TOO.iter().map(|name| (*name).to_owned()));
