@@ -146,10 +146,12 @@ impl Level {
         }
     }
 
-    /// Lower by so many pages of the zones that have them, DMA last.
+    /// Lower by so many pages of low memory, DMA last; a zone gives half of what it has at most. High memory gives none: the
+    /// reserve is for slabs, which need an address.
     pub fn less(mut self, pages: u32) -> Level {
         let mut left = pages;
-        for free in self.free.iter_mut().rev() {
+        for kind in [ZoneKind::Normal, ZoneKind::Dma] {
+            let free = &mut self.free[kind as usize];
             let n = left.min(*free / 2);
             *free -= n;
             left -= n;
@@ -244,10 +246,10 @@ impl Reserve {
         if order != 0 {
             return None;
         }
-        let va = self
-            .free
-            .pop()
-            .expect("the reserve is larger than all slabs");
+        let Some(va) = self.free.pop() else {
+            self.overdrawn = true;
+            return None;
+        };
         self.lent.insert(va);
         self.most_lent = self.most_lent.max(self.lent.len() as u32);
         let page = Low::new(va);
@@ -345,5 +347,21 @@ impl Machine {
             operation: 0,
             reason: e.to_string(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserve_comes_from_low_memory_dma_last() {
+        let level = Level {
+            free: [1000, 5000, 90_000],
+            total: 96_000,
+        };
+        assert_eq!(level.less(2000).free, [1000, 3000, 90_000]);
+        assert_eq!(level.less(2800).free, [700, 2500, 90_000]);
+        assert_eq!(level.less(9000).free, [500, 2500, 90_000]);
     }
 }
