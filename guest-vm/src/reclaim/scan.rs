@@ -2,7 +2,7 @@
 //! and the single pass of 2.4.
 //!
 //! Active pages are looked at from the tail: mapped ones go back unasked while `mapped_ratio/2 + distress + swappiness` is below
-//! 100, else page_referenced decides. Inactive pages are isolated 32 at a time and handed to
+//! 100, else page_referenced decides; 2.6.0 asks page_referenced first, of every one, and so clears its young bits. Inactive pages are isolated 32 at a time and handed to
 //! [`super::shrink_list`]. Left out: buffer heads; a page whose count is 0 (being freed on another CPU).
 //!
 //! Invariant: a zone's counters equal its lists whenever its lock is free.
@@ -183,11 +183,16 @@ fn refill_inactive_zone<K: Kernel>(k: K, z: Low<Zone>, count: u32, c: &Control) 
     unlock(k, z, irq);
 
     let reclaim_mapped = swap_tendency(k, z, c) >= 100;
+    let asks_all = version(k) == Version::V2_6_0;
     let no_swap = swap::total_slots(k) == 0;
     while !hold.is_empty(k) {
         let page = take_tail(k, hold);
         let stays = if K::Rmap::mapped(k, page) {
-            !reclaim_mapped || referenced(k, page)
+            if asks_all {
+                referenced(k, page) || !reclaim_mapped
+            } else {
+                !reclaim_mapped || referenced(k, page)
+            }
         } else {
             false
         };
