@@ -1,4 +1,4 @@
-//! The page allocator of 2.6.7 (mm/page_alloc.c).
+//! The page allocator of 2.6.7 (mm/page_alloc.c), with the minima of 2.6.0 where that reclaims.
 //!
 //! | file | owns |
 //! |---|---|
@@ -54,7 +54,7 @@ impl Gfp {
 /// Allocates 2^`order` pages, physically contiguous and aligned to their size in their zone; count 1.
 ///
 /// Passes of __alloc_pages: with the incremental minimum; then, kswapd woken, with it less a quarter of pages_low for
-/// GFP_ATOMIC; then reclaim, and the first minimum again; requests of up to 8 pages go round until they succeed, or until
+/// GFP_ATOMIC; then reclaim, and the first minimum again (2.6.0: the sum of pages_min); requests of up to 8 pages go round until they succeed, or until
 /// [`crate::reclaim::oom`] ends the run. Callers that cannot wait may also take a zone that is above pages_high.
 pub fn alloc_pages<K: Kernel>(k: K, gfp: Gfp, order: u32, owner: Owner) -> Result<Low<Page>, Oom> {
     let r = Request { gfp, order, owner };
@@ -150,10 +150,15 @@ fn slow_path<K: Kernel>(k: K, r: &Request) -> Result<Low<Page>, Oom> {
     if !r.gfp.may_wait() || !reclaim::possible(k) {
         return Err(oom);
     }
+    // Only a request that may wait comes here, so the sum of pages_min is whole.
+    let after_reclaim = match reclaim::version(k) {
+        reclaim::Version::V2_6_0 => Pass::Min,
+        _ => Pass::Low,
+    };
     let mut rounds = Rounds::new(k);
     loop {
         let freed = reclaim::direct(k, r);
-        if let Some(page) = take_page(k, r, Pass::Low) {
+        if let Some(page) = take_page(k, r, after_reclaim) {
             return Ok(page);
         }
         if r.order > 3 {

@@ -1,8 +1,8 @@
 //! Zones (include/linux/mmzone.h, 2.6.7): free lists, watermarks, LRU lists, per-CPU page lists.
 //!
 //! Field order follows 2.6.7 with its padding to cache lines of 128 bytes (2,048 bytes a zone; fact sheet, VM 1). Watermarks: fact
-//! sheet "Watermarks": lowmem zones share min_free_kbytes = sqrt(lowmem kB) in proportion, HIGHMEM takes present/1024 within
-//! 32..128; low = 2 min, high = 3 min; `protection` is the incremental minimum. Leaves out: NUMA, wait tables.
+//! sheet "Watermarks": lowmem zones share min_free_kbytes (1,024 kB in 2.6.0, later sqrt(lowmem kB)) in proportion, HIGHMEM takes
+//! present/1024 within 32..128; low = 2 min, high = 3 min; `protection` is the incremental minimum. Leaves out: NUMA, wait tables.
 //!
 //! Invariant: `free_pages` is the number of pages on the free lists of the buddy allocator (not on per-CPU lists).
 
@@ -11,8 +11,12 @@ use crate::guest_struct;
 use crate::kernel::Kernel;
 use crate::list::ListHead;
 use crate::ptr::Low;
+use crate::reclaim::Version;
 use crate::root;
 use crate::sync::SpinLock;
+use crate::task::boot_word;
+use core::mem::offset_of;
+use lowmem_abi::boot::BootInfo;
 
 /// Zones of a node.
 pub const MAX_NR_ZONES: u32 = 3;
@@ -130,13 +134,26 @@ const fn int_sqrt(x: u32) -> u32 {
     root
 }
 
+/// min_free_kbytes of 2.6.0 (mm/page_alloc.c), for any memory size.
+const MIN_FREE_KBYTES_2_6_0: u32 = 1024;
+
+/// Whether this boot has the page allocator and reclaim of 2.6.0. Read from the boot information: watermarks come before the state of
+/// reclaim.
+fn is_2_6_0<K: Kernel>(k: K) -> bool {
+    boot_word(k, offset_of!(BootInfo, reclaim)) == Version::V2_6_0 as u32
+}
+
 /// Watermarks of all zones (init_per_zone_pages_min and setup_per_zone_pages_min), and the incremental minimum.
 pub fn setup_watermarks<K: Kernel>(k: K) {
     let lowmem =
         zone(k, ZoneKind::Dma).present_pages(k) + zone(k, ZoneKind::Normal).present_pages(k);
-    // sqrt(lowmem kB * 16) of later versions is sqrt(lowmem kB) in 2.6.7: 957 kB for 896 MB.
     let shift = 2 + cluster::mmu_shift(k);
-    let kbytes = int_sqrt(lowmem << shift).clamp(128, 16_384);
+    let kbytes = if is_2_6_0(k) {
+        MIN_FREE_KBYTES_2_6_0
+    } else {
+        // sqrt(lowmem kB * 16) of later versions is sqrt(lowmem kB) in 2.6.7: 957 kB for 896 MB.
+        int_sqrt(lowmem << shift).clamp(128, 16_384)
+    };
     let pages_min = kbytes >> shift;
     for kind in ZoneKind::ALL {
         let zone = zone(k, kind);
