@@ -16,7 +16,7 @@ use crate::kernel::Kernel;
 use crate::layout::Task;
 use crate::page_alloc::zone::MAX_NR_ZONES;
 use crate::page_alloc::{Gfp, Zone, zone};
-use crate::percpu::{self, State, mod_page_state};
+use crate::percpu::{self, State, mod_page_state, page_state};
 use crate::ptr::Low;
 use crate::sched::RUNNING;
 use lowmem_abi::probe::Probe;
@@ -76,13 +76,31 @@ fn give_up<K: Kernel>(k: K, z: Low<Zone>) {
     }
 }
 
-/// 2.6.7: the highest zone at or below pages_high, then all zones up to it from DMA on.
-fn balance<K: Kernel>(k: K) {
+/// Every zone before the first round.
+fn begin_priorities<K: Kernel>(k: K) {
     let mut kind = 0;
     while kind < MAX_NR_ZONES {
         zone_at(k, kind).set_temp_priority(k, DEF_PRIORITY);
         kind += 1;
     }
+}
+
+/// Every zone after the last round: where it got to decides how hard the next scan presses mapped pages.
+fn settle_priorities<K: Kernel>(k: K) {
+    let mut kind = 0;
+    while kind < MAX_NR_ZONES {
+        let z = zone_at(k, kind);
+        z.set_prev_priority(k, z.temp_priority(k));
+        kind += 1;
+    }
+}
+
+/// 2.6.7: the highest zone at or below pages_high, then all zones up to it from DMA on.
+fn balance<K: Kernel>(k: K) {
+    begin_priorities(k);
+    // Once a run, as there: the mapped share does not follow what the run itself unmaps.
+    let nr_mapped = page_state(k, State::NrMapped);
+    let mut kind;
     let mut scanned = 0;
     let mut priority = DEF_PRIORITY + 1;
     while priority > 0 {
@@ -114,6 +132,7 @@ fn balance<K: Kernel>(k: K) {
                 z.set_prev_priority(k, priority);
             }
             let mut c = Control::new(k, Who::Kswapd, Gfp::Kernel, priority);
+            c.nr_mapped = nr_mapped;
             scan::shrink_zone(k, z, &mut c);
             scanned += c.scanned;
             reclaim_slab(k, c.scanned);
@@ -128,16 +147,14 @@ fn balance<K: Kernel>(k: K) {
             nap(k, ROUND_NAP_MS);
         }
     }
-    kind = 0;
-    while kind < MAX_NR_ZONES {
-        let z = zone_at(k, kind);
-        z.set_prev_priority(k, z.temp_priority(k));
-        kind += 1;
-    }
+    settle_priorities(k);
 }
 
-/// 2.6.0: from DMA on, each zone that is below pages_high; slab for low zones.
+/// 2.6.0: from DMA on, each zone that is below pages_high; slab for low zones. No nap between rounds: balance_pgdat there naps only while
+/// it has a number of pages to free, which software suspend alone asks for.
 fn balance_2_6_0<K: Kernel>(k: K) {
+    begin_priorities(k);
+    let nr_mapped = page_state(k, State::NrMapped);
     let mut priority = DEF_PRIORITY + 1;
     while priority > 1 {
         priority -= 1;
@@ -150,9 +167,10 @@ fn balance_2_6_0<K: Kernel>(k: K) {
                 continue;
             }
             all_ok = false;
-            z.set_prev_priority(k, priority);
+            z.set_temp_priority(k, priority);
             let wanted = z.pages_high(k) - z.free_pages(k);
             let mut c = Control::new(k, Who::Kswapd, Gfp::Kernel, priority);
+            c.nr_mapped = nr_mapped;
             scan::shrink_zone_2_6_0(k, z, &mut c, wanted);
             if kind < MAX_NR_ZONES {
                 reclaim_slab(k, c.scanned);
@@ -164,8 +182,8 @@ fn balance_2_6_0<K: Kernel>(k: K) {
         if all_ok {
             break;
         }
-        nap(k, ROUND_NAP_MS);
     }
+    settle_priorities(k);
 }
 
 /// 2.4: one pass of each zone below pages_high at the first priority, again while that frees enough.

@@ -300,9 +300,7 @@ fn try_to_free_pages<K: Kernel>(k: K, r: &Request) -> u32 {
     if !enough && r.gfp.may_enter_fs() {
         oom::out_of_memory(k, r);
     }
-    each_zone(k, r.highest(), |z| {
-        z.set_prev_priority(k, z.temp_priority(k))
-    });
+    settle_priorities(k, r);
     freed
 }
 
@@ -318,44 +316,46 @@ fn shrink_caches<K: Kernel>(k: K, r: &Request, c: &mut Control) {
     });
 }
 
-/// 2.6.0: stops at the first zone that gave enough; slab only for low zones, after a nap; one round without __GFP_FS.
+/// 2.6.0: stops at the first zone that gave enough; slab only for low zones, after a nap; one round without __GFP_FS. How hard the next
+/// scan presses mapped pages (prev_priority) is settled at the end, by the zones that were below pages_high.
 fn try_to_free_pages_2_6_0<K: Kernel>(k: K, r: &Request) -> u32 {
+    each_zone(k, r.highest(), |z| z.set_temp_priority(k, DEF_PRIORITY));
     let mut freed = 0;
-    let mut priority = DEF_PRIORITY + 1;
-    let mut scanned = 0;
+    let (mut priority, mut enough) = (DEF_PRIORITY + 1, false);
     while priority > 0 {
         priority -= 1;
         let mut c = Control::new(k, Who::Direct, r.gfp, priority);
         each_zone(k, r.highest(), |z| {
-            if c.reclaimed < SWAP_CLUSTER_MAX
-                && (z.all_unreclaimable(k) == 0 || priority == DEF_PRIORITY)
-            {
-                if z.prev_priority(k) > priority {
-                    z.set_prev_priority(k, priority);
-                }
+            if c.reclaimed >= SWAP_CLUSTER_MAX {
+                return;
+            }
+            if z.free_pages(k) < z.pages_high(k) {
+                z.set_temp_priority(k, priority);
+            }
+            if z.all_unreclaimable(k) == 0 || priority == DEF_PRIORITY {
                 scan::shrink_zone_2_6_0(k, z, &mut c, SWAP_CLUSTER_MAX);
             }
         });
         freed += c.reclaimed;
-        scanned += c.scanned;
-        if freed >= SWAP_CLUSTER_MAX {
-            reset_prev_priority(k, r, priority);
-            return freed;
-        }
-        if !r.gfp.may_enter_fs() {
-            return freed;
+        enough = freed >= SWAP_CLUSTER_MAX;
+        if enough || !r.gfp.may_enter_fs() {
+            break;
         }
         nap(k, ROUND_NAP_MS);
         if r.highest() < ZoneKind::HighMem as u32 {
-            freed += reclaim_slab(k, scanned);
+            freed += reclaim_slab(k, c.scanned);
         }
     }
-    oom::out_of_memory(k, r);
-    reset_prev_priority(k, r, 0);
+    if !enough && r.gfp.may_enter_fs() {
+        oom::out_of_memory(k, r);
+    }
+    settle_priorities(k, r);
     freed
 }
 
-/// The priority at which a zone gave pages decides how hard the next scan is pressed.
-fn reset_prev_priority<K: Kernel>(k: K, r: &Request, priority: u32) {
-    each_zone(k, r.highest(), |z| z.set_prev_priority(k, priority));
+/// The priority at which a zone was last scanned decides how hard the next scan presses mapped pages.
+fn settle_priorities<K: Kernel>(k: K, r: &Request) {
+    each_zone(k, r.highest(), |z| {
+        z.set_prev_priority(k, z.temp_priority(k))
+    });
 }

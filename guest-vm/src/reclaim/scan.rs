@@ -43,6 +43,9 @@ pub(super) fn mul_div(a: u32, b: u32, c: u32) -> u32 {
     quotient
 }
 
+/// No number of pages is wanted of [`shrink_cache`].
+const NO_NUMBER: u32 = u32::MAX;
+
 /// Scans a zone by the version's rule; adds what was scanned and freed to `c`.
 pub fn shrink_zone<K: Kernel>(k: K, z: Low<Zone>, c: &mut Control) {
     match version(k) {
@@ -72,7 +75,7 @@ fn shrink_zone_2_6_7<K: Kernel>(k: K, z: Low<Zone>, c: &mut Control) {
     let due = z.nr_scan_inactive(k) + scan_inactive;
     if due >= SWAP_CLUSTER_MAX {
         z.set_nr_scan_inactive(k, 0);
-        shrink_cache(k, z, due, u32::MAX, c);
+        shrink_cache(k, z, due, NO_NUMBER, c);
     } else {
         z.set_nr_scan_inactive(k, due);
     }
@@ -105,7 +108,7 @@ fn shrink_zone_2_6_8<K: Kernel>(k: K, z: Low<Zone>, c: &mut Control) {
         if inactive != 0 {
             let n = inactive.min(SWAP_CLUSTER_MAX);
             inactive -= n;
-            shrink_cache(k, z, n, u32::MAX, c);
+            shrink_cache(k, z, n, NO_NUMBER, c);
             if c.reclaimed - before >= SWAP_CLUSTER_MAX {
                 break;
             }
@@ -125,13 +128,18 @@ pub fn shrink_zone_2_6_0<K: Kernel>(k: K, z: Low<Zone>, c: &mut Control, wanted:
     let ratio = mul_div(wanted, z.nr_active(k), (z.nr_inactive(k) | 1) * 2);
     let s = state(k);
     let kind = z.kind(k);
-    let mut due = s.refill_counter(k, kind) + ratio.min(4 * SWAP_CLUSTER_MAX) + 1;
+    // Like the signed counter it stands for, up to 2^31.
+    let due = s
+        .refill_counter(k, kind)
+        .saturating_add(ratio)
+        .saturating_add(1)
+        .min(i32::MAX as u32);
+    s.set_refill_counter(k, kind, due);
     if due > SWAP_CLUSTER_MAX {
-        s.set_refill_counter(k, kind, 0);
-        due = due.min(4 * SWAP_CLUSTER_MAX);
-        refill_inactive_zone(k, z, due, c);
-    } else {
-        s.set_refill_counter(k, kind, due);
+        // What is above 128 is left for later scans.
+        let count = due.min(4 * SWAP_CLUSTER_MAX);
+        s.set_refill_counter(k, kind, due - count);
+        refill_inactive_zone(k, z, count, c);
     }
     let (scanned, mapped) = (c.scanned, c.mapped);
     shrink_cache(k, z, max_scan, wanted, c);
@@ -272,16 +280,21 @@ fn release_later<K: Kernel>(k: K, z: Low<Zone>, page: Low<Page>, irq: u32) -> u3
     lock(k, z)
 }
 
-/// shrink_cache: up to `max_scan` pages from the inactive list's tail, 32 at a time, until `wanted` are freed.
+/// shrink_cache: up to `max_scan` pages from the inactive list's tail, 32 at a time, until `wanted` are freed (2.6.0: as many at a time as are
+/// wanted, if that is more; the others want no number).
 fn shrink_cache<K: Kernel>(k: K, z: Low<Zone>, max_scan: u32, wanted: u32, c: &mut Control) {
     let s = state(k);
     lru_add_drain(k);
+    let chunk = match wanted {
+        NO_NUMBER => SWAP_CLUSTER_MAX,
+        n => n.max(SWAP_CLUSTER_MAX),
+    };
     let mut left = max_scan;
     let mut freed = 0;
     let mut irq = lock(k, z);
     while left > 0 && freed < wanted {
         let (mut taken, mut looked) = (0, 0);
-        while looked < SWAP_CLUSTER_MAX && !z.inactive_list(k).is_empty(k) {
+        while looked < chunk && !z.inactive_list(k).is_empty(k) {
             looked += 1;
             let page = take_tail(k, z.inactive_list(k));
             bug_on!(

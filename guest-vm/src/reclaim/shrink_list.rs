@@ -155,14 +155,13 @@ fn mapping_in_use<K: Kernel>(k: K, page: Low<Page>) -> bool {
 
 /// The body of shrink_list's loop, for a locked page.
 fn shrink_one<K: Kernel>(k: K, page: Low<Page>, c: &mut Control) -> Verdict {
+    // 2.6.0 counts a mapped page before it looks for writeback, 2.6.7 after.
+    let counts_twice = K::Rmap::mapped(k, page) || page::swap_cached(k, page);
+    c.mapped += counts_twice as u32;
     if page::test(k, page, pg::WRITEBACK) {
         return Verdict::KeepLocked;
     }
-    c.scanned += 1;
-    if K::Rmap::mapped(k, page) || page::swap_cached(k, page) {
-        c.scanned += 1;
-        c.mapped += 1;
-    }
+    c.scanned += 1 + counts_twice as u32;
     page::map_lock(k, page);
     k.begin(Probe::PageReferenced);
     let referenced = K::Rmap::page_referenced(k, page) != 0;
