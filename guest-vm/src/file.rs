@@ -23,6 +23,7 @@ use crate::page_cache::track::set_page_writeback;
 use crate::page_cache::truncate::truncate_inode_pages;
 use crate::ptr::Low;
 use crate::radix_tree;
+use crate::reclaim::state;
 use crate::rmap::file::i_mmap_init;
 use crate::shmem;
 use crate::slab::{CacheId, kmem_cache_alloc, kmem_cache_free};
@@ -109,18 +110,36 @@ pub fn shmem_new<K: Kernel>(k: K) -> Result<Low<File>, Oom> {
     Ok(file)
 }
 
-/// Takes a reference.
-#[inline(always)]
+/// Takes a reference; a file that only the table held is in use again (dget_locked).
+#[inline]
 pub fn get_file<K: Kernel>(k: K, file: Low<File>) {
+    if nobody_uses(k, file) {
+        count_unused(k, u32::MAX);
+    }
     k.atomic_add(file.field(0), 1);
 }
 
-/// Drops a reference. The last one of a shared object frees its pages and itself.
+/// Drops a reference. The last one of a shared object frees its pages and itself; a file that only the table is left to hold is
+/// unused (dput).
 pub fn fput<K: Kernel>(k: K, file: Low<File>) {
     if k.atomic_dec_and_test(file.field(0)) {
         bug_on!(k, PageCache, file.id(k) < FIRST_SHARED, file.id(k));
         destroy(k, file);
+    } else if nobody_uses(k, file) {
+        count_unused(k, 1);
     }
+}
+
+/// Whether only the table holds a file. Shared objects are not held by the table.
+#[inline(always)]
+fn nobody_uses<K: Kernel>(k: K, file: Low<File>) -> bool {
+    file.f_count(k) == 1 && file.id(k) < FIRST_SHARED
+}
+
+/// Adds to dentry_stat.nr_unused.
+fn count_unused<K: Kernel>(k: K, n: u32) {
+    let s = state(k);
+    s.set_nr_unused(k, s.nr_unused(k).wrapping_add(n));
 }
 
 /// Its mapping.
@@ -206,6 +225,7 @@ fn create<K: Kernel>(k: K, id: u32, ops: u32) -> Result<Low<File>, Oom> {
     file.set_f_mapping(k, inode.i_data(k));
     if ops == FILE_OPS {
         inode_created(k, inode);
+        count_unused(k, 1);
     }
     let o = objects(k);
     o.files_lock(k).lock(k);
@@ -269,19 +289,19 @@ fn free<K: Kernel>(k: K, file: Low<File>) {
     kmem_cache_free(k, CacheId::Filp, file);
 }
 
-/// Whether only the table holds a file, and none of its pages is cached.
-fn is_unused<K: Kernel>(k: K, file: Low<File>) -> bool {
-    file.id(k) < FIRST_SHARED && file.f_count(k) == 1 && file.f_mapping(k).nrpages(k) == 0
+/// Whether only the table holds a file, and none of its pages is cached: what [`prune`] frees.
+fn is_prunable<K: Kernel>(k: K, file: Low<File>) -> bool {
+    nobody_uses(k, file) && file.f_mapping(k).nrpages(k) == 0
 }
 
-/// Files that [`prune`] would free.
-pub fn unused<K: Kernel>(k: K) -> u32 {
+/// Files that only the table holds, counted; for checks.
+pub fn count_unused_files<K: Kernel>(k: K) -> u32 {
     let o = objects(k);
     let (mut n, mut bucket) = (0, 0);
     while bucket < 1024 {
         let mut file = o.file_hash(k, bucket);
         while !file.is_null() {
-            n += is_unused(k, file) as u32;
+            n += nobody_uses(k, file) as u32;
             file = file.hash_next(k);
         }
         bucket += 1;
@@ -289,7 +309,7 @@ pub fn unused<K: Kernel>(k: K) -> u32 {
     n
 }
 
-/// Looks at `count` files from hash bucket `from` on and frees those that are unused; where to go on.
+/// Looks at `count` files from hash bucket `from` on and frees those that nobody uses and of which no page is cached; where to go on.
 pub fn prune<K: Kernel>(k: K, from: u32, count: u32) -> u32 {
     let o = objects(k);
     let (mut bucket, mut left, mut buckets) = (from & 1023, count, 0);
@@ -297,7 +317,8 @@ pub fn prune<K: Kernel>(k: K, from: u32, count: u32) -> u32 {
         let mut file = o.file_hash(k, bucket);
         while !file.is_null() {
             let next = file.hash_next(k);
-            if is_unused(k, file) {
+            if is_prunable(k, file) {
+                count_unused(k, u32::MAX);
                 o.files_lock(k).lock(k);
                 unhash(k, file);
                 o.files_lock(k).unlock(k);

@@ -97,6 +97,13 @@ pub(super) fn check<K: Kernel>(k: K) -> Result<(), Violation> {
     if page_state(k, State::NrDirty) != dirty {
         return Err(wrong(dirty, page_state(k, State::NrDirty), "nr_dirty"));
     }
+    let (kept, counted) = (
+        crate::reclaim::state(k).nr_unused(k),
+        crate::file::count_unused_files(k),
+    );
+    if kept != counted {
+        return Err(wrong(counted, kept, "nr_unused"));
+    }
     let s = state(k);
     let idle = io::queue(k).nr(k) == 0 && s.s_dirty(k).is_empty(k) && s.s_io(k).is_empty(k);
     if !idle && this_cpu(k).work(k) & WORK_WRITEBACK == 0 {

@@ -76,6 +76,8 @@ guest_struct! {
     at 68 => word oom_first, set_oom_first: u32;
     at 72 => word oom_last, set_oom_last: u32;
     at 76 => word oom_count, set_oom_count: u32;
+    /// dentry_stat.nr_unused: files that only the table holds ([`crate::file`]).
+    at 80 => word nr_unused, set_nr_unused: u32;
     /// 1 while the kernel can reclaim: boot has made tasks and lists.
     at 92 => word ready, set_ready: u32;
     /// 2.6.0: refill_counter of each zone.

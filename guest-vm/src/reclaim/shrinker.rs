@@ -1,8 +1,10 @@
 //! shrink_slab (mm/vmscan.c) and the one shrinker there is: files nobody uses (fs/dcache.c, fs/inode.c).
 //!
 //! Pressure on slab follows that on the LRU: of each shrinker's objects the share `4 * scanned / seeks / lru pages`, in batches of 128.
-//! The rebuilt kernel keeps one struct file, dentry and inode for every file of the trace. One that nobody maps and of which no
-//! page is cached stands for a dentry and an inode on their unused lists: it is freed, and made again at its next use.
+//! The rebuilt kernel keeps one struct file, dentry and inode for every file of the trace. One that nobody maps stands for a dentry and
+//! an inode on their unused lists and counts as an object of the shrinker; if no page of it is cached either, it is freed when it
+//! is looked at, and made again at its next use. The number of such objects is kept, as in dentry_stat and inodes_stat, not
+//! counted: to ask for it costs a load.
 //! Left out: the second chance of DCACHE_REFERENCED, quota and other shrinkers.
 //!
 //! Invariant: a file that is freed has no page, no vma and no reference but the table's.
@@ -29,7 +31,7 @@ pub fn shrink_slab<K: Kernel>(k: K, scanned: u32) {
         kind += 1;
     }
     let s = state(k);
-    let delta = super::scan::mul_div(4 * (scanned / SEEKS), file::unused(k), lru);
+    let delta = super::scan::mul_div(4 * (scanned / SEEKS), s.nr_unused(k), lru);
     let owed = s.shrinker_nr(k).saturating_add(delta);
     // 2.6.7 keeps what is not a whole batch for later.
     if owed <= BATCH {
@@ -43,7 +45,7 @@ pub fn shrink_slab<K: Kernel>(k: K, scanned: u32) {
         s.set_shrinker_hand(k, hand);
         mod_page_state(k, State::SlabsScanned, n);
         left -= n;
-        if file::unused(k) == 0 {
+        if s.nr_unused(k) == 0 {
             break;
         }
     }
