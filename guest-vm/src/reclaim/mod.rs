@@ -33,6 +33,7 @@ use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::root;
 use crate::task::current;
+use crate::writeback::balance::wakeup_bdflush;
 use lowmem_abi::boot::BootInfo;
 use lowmem_abi::owner::Owner;
 use lowmem_abi::probe::Probe;
@@ -287,7 +288,7 @@ fn each_zone<K: Kernel>(k: K, highest: u32, mut f: impl FnMut(Low<Zone>)) {
 /// 2.6.7: every zone in each round; done at 32 pages.
 fn try_to_free_pages<K: Kernel>(k: K, r: &Request) -> u32 {
     each_zone(k, r.highest(), |z| z.set_temp_priority(k, DEF_PRIORITY));
-    let (mut freed, mut enough) = (0, false);
+    let (mut freed, mut scanned, mut enough) = (0, 0, false);
     let mut priority = DEF_PRIORITY + 1;
     while priority > 0 && !enough {
         priority -= 1;
@@ -295,6 +296,10 @@ fn try_to_free_pages<K: Kernel>(k: K, r: &Request) -> u32 {
         shrink_caches(k, r, &mut c);
         freed += c.reclaimed + reclaim_slab(k, c.scanned);
         enough = freed >= SWAP_CLUSTER_MAX;
+        scanned += c.scanned;
+        if !enough && scanned > SWAP_CLUSTER_MAX + SWAP_CLUSTER_MAX / 2 {
+            wakeup_bdflush(k, scanned);
+        }
         if !enough && c.scanned != 0 && priority < DEF_PRIORITY - 2 {
             nap(k, ROUND_NAP_MS);
         }
@@ -343,6 +348,7 @@ fn try_to_free_pages_2_6_0<K: Kernel>(k: K, r: &Request) -> u32 {
         if enough || !r.gfp.may_enter_fs() {
             break;
         }
+        wakeup_bdflush(k, c.scanned);
         nap(k, ROUND_NAP_MS);
         if r.highest() < ZoneKind::HighMem as u32 {
             freed += reclaim_slab(k, c.scanned);

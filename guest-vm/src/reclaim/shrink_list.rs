@@ -8,8 +8,9 @@
 //! Invariant: a page that is freed is clean, unmapped, in no tree, and held by nobody else.
 
 use super::scan::Freeing;
-use super::{Control, state};
+use super::{Control, PF_KSWAPD, Version, state, version};
 use crate::file;
+use crate::io;
 use crate::kernel::{Decision, Kernel};
 use crate::layout::{Mapping, Page, pg, vm_ops};
 use crate::list::ListHead;
@@ -22,6 +23,7 @@ use crate::percpu::{self, State, mod_page_state};
 use crate::ptr::Low;
 use crate::rmap::{ReverseMap, Unmap};
 use crate::swap;
+use crate::task::current;
 use lowmem_abi::probe::Probe;
 
 /// What to do with a page.
@@ -262,7 +264,7 @@ fn remove_from_cache<K: Kernel>(k: K, page: Low<Page>) -> bool {
 
 /// pageout: starts the write of a locked, dirty, unmapped page if nobody else holds it.
 fn pageout<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> PageOut {
-    if page.count(k) != 2 || mapping.is_null() {
+    if page.count(k) != 2 || mapping.is_null() || !may_write_to_queue(k, mapping) {
         return PageOut::Keep;
     }
     if !clear_page_dirty_for_io(k, page) {
@@ -282,6 +284,15 @@ fn pageout<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> PageOut {
             PageOut::Success
         }
     }
+}
+
+/// may_write_to_queue of 2.6: while the queue of files is congested, kswapd alone may wait in it. Swap and shared objects have backing_dev_infos
+/// of their own, which are never congested. Left out: a task inside write() may wait for the queue that it fills (current->backing_dev_info).
+fn may_write_to_queue<K: Kernel>(k: K, mapping: Low<Mapping>) -> bool {
+    mapping.a_ops(k) != vm_ops::FILE
+        || version(k) == Version::V2_4
+        || current(k).flags(k) & PF_KSWAPD != 0
+        || !io::congested(k)
 }
 
 /// mapping->a_ops->writepage, by kind of mapping.

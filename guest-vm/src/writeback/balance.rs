@@ -135,16 +135,27 @@ fn over_limit<K: Kernel>(k: K) -> bool {
     held > dirty_limits(k).dirty
 }
 
-/// background_writeout: pdflush writes until dirty memory is below the background limit, nothing more can be written, or the queue is
-/// congested; then it comes back when pages have arrived.
+/// wakeup_bdflush: reclaim has looked at `pages` pages in vain; pdflush is to write as many, however few are dirty, at its next turn.
+pub fn wakeup_bdflush<K: Kernel>(k: K, pages: u32) {
+    let w = state(k);
+    w.set_min_pages(k, w.min_pages(k).max(pages));
+    w.set_background(k, 1);
+    wake(k);
+}
+
+/// background_writeout: pdflush writes until dirty memory is below the background limit and it has written what reclaim asked for,
+/// nothing more can be written, or the queue is congested; then it comes back when pages have arrived.
 pub fn background_writeout<K: Kernel>(k: K) {
     let w = state(k);
     loop {
-        if page_state(k, State::NrDirty) < dirty_limits(k).background {
+        let min_pages = w.min_pages(k);
+        if min_pages == 0 && page_state(k, State::NrDirty) < dirty_limits(k).background {
             break;
         }
         let control = background(k, MAX_WRITEBACK_PAGES, Patience::Stops);
         let pass = writeback_inodes(k, control, None);
+        let written = MAX_WRITEBACK_PAGES.saturating_sub(pass.left);
+        w.set_min_pages(k, min_pages.saturating_sub(written));
         if pass.congested {
             return;
         }
@@ -153,6 +164,7 @@ pub fn background_writeout<K: Kernel>(k: K) {
         }
     }
     w.set_background(k, 0);
+    w.set_min_pages(k, 0);
 }
 
 /// wb_kupdate: writes what became dirty 30 seconds ago or earlier.

@@ -61,6 +61,8 @@ guest_struct! {
     /// Inodes of the pass at hand, to be taken from the tail.
     at 40 => part s_io: ListHead;
     at 48 => part inode_in_use: ListHead;
+    /// Pages that background_writeout is to write however few are dirty.
+    at 56 => word min_pages, set_min_pages: u32;
     /// Of the running task.
     at 256 => part task_writer: Writer;
     /// Of pdflush.
@@ -81,6 +83,7 @@ pub fn init<K: Kernel>(k: K) {
     w.set_ratelimits(k, 0);
     w.set_next_kupdate(k, 0);
     w.set_background(k, 0);
+    w.set_min_pages(k, 0);
     w.set_nr_inodes(k, 0);
     w.s_dirty(k).init(k);
     w.s_io(k).init(k);
