@@ -79,6 +79,8 @@ guest_struct! {
     at 76 => word oom_count, set_oom_count: u32;
     /// dentry_stat.nr_unused: files that only the table holds ([`crate::file`]).
     at 80 => word nr_unused, set_nr_unused: u32;
+    /// out_of_memory: 1 after the first failure of the boot (jiffies begin where no failure can have been).
+    at 84 => word oom_seen, set_oom_seen: u32;
     /// 1 while the kernel can reclaim: boot has made tasks and lists.
     at 92 => word ready, set_ready: u32;
     /// 2.6.0: refill_counter of each zone.

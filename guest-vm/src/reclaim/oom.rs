@@ -1,7 +1,7 @@
 //! When reclaim has failed for good: out_of_memory (mm/oom_kill.c of 2.6.7), and the state the real kernel hangs in.
 //!
-//! out_of_memory kills only if no swap is free, failures have lasted over 1 s without a gap over 5 s, were at least 10, and the last
-//! kill is 5 s ago; time is VM time ([`crate::clock`]). A kill ends the run as an outcome: the recording knows no killed process.
+//! out_of_memory kills only if no swap is free, failures have lasted 1 s without a gap over 5 s, at least 10 came after that second,
+//! and the last kill is 5 s ago; time is VM time ([`crate::clock`]). A kill ends the run as an outcome: the recording knows no killed process.
 //! So low memory exhausted *with* free swap never kills: requests of up to 8 pages loop for ever, the "lock-up" reported
 //! in 2004. [`is_livelock`] is this project's definition of that state: for one request, reclaims in a row, each through all
 //! priorities, that freed no page in any zone the request may use, at least [`LIVELOCK_ROUNDS`] of them, over at least
@@ -31,7 +31,7 @@ pub const MOST_ROUNDS: u32 = 1024;
 const LASTING_MS: u32 = 1000;
 /// A gap this long makes the next failure the first.
 const GAP_MS: u32 = 5000;
-/// Failures before a kill.
+/// Failures before a kill, not counting those of the first second.
 const FAILURES: u32 = 10;
 /// Offset of `tasks` in a task.
 const TASKS: u32 = 28;
@@ -84,11 +84,13 @@ pub fn out_of_memory<K: Kernel>(k: K, r: &Request) {
     let s = state(k);
     let now = now_ms(k);
     let last = s.oom_last(k);
-    let fresh = s.oom_count(k) == 0 || now.wrapping_sub(last) > GAP_MS;
+    let fresh = s.oom_seen(k) == 0 || now.wrapping_sub(last) > GAP_MS;
+    s.set_oom_seen(k, 1);
     s.set_oom_last(k, now);
     if fresh {
+        // The first one starts the clock and is not counted, nor are those of the first second.
         s.set_oom_first(k, now);
-        s.set_oom_count(k, 1);
+        s.set_oom_count(k, 0);
         return;
     }
     if now.wrapping_sub(s.oom_first(k)) < LASTING_MS {
