@@ -7,6 +7,7 @@
 //! Invariant: a writer leaves [`balance_dirty_pages_ratelimited`] below the limit, or after it has written its share.
 
 use crate::clock::now_ms;
+use crate::cluster;
 use crate::io::congestion_wait;
 use crate::kernel::Kernel;
 use crate::layout::Mapping;
@@ -16,6 +17,7 @@ use crate::ptr::Low;
 use crate::writeback::inode::{background, writeback_inodes};
 use crate::writeback::writer::Patience;
 use crate::writeback::{EXPIRE_MS, state, wake};
+use lowmem_abi::layout::PAGE_SIZE;
 use lowmem_abi::probe::Probe;
 
 /// dirty_background_ratio.
@@ -27,8 +29,11 @@ const MAX_WRITEBACK_PAGES: u32 = 1024;
 /// Rate limit once the threshold was exceeded.
 const RATELIMIT_EXCEEDED: u32 = 8;
 
-/// page_writeback_init, set_ratelimit: total pages, and how many a CPU may dirty between two looks (1/32 of memory, 16 to 1,024
-/// pages).
+/// Frames that a CPU may dirty at most between two looks: 4 MB.
+const RATELIMIT_MOST_FRAMES: u32 = (4 << 20) / PAGE_SIZE;
+
+/// page_writeback_init, set_ratelimit: total pages, and how many a CPU may dirty between two looks: 1/32 of memory, at least 16
+/// pages, at most 4 MB.
 pub fn init<K: Kernel>(k: K) {
     let mut total = 0;
     let mut kind = 0;
@@ -38,8 +43,9 @@ pub fn init<K: Kernel>(k: K) {
         kind += 1;
     }
     let w = state(k);
+    let most = RATELIMIT_MOST_FRAMES >> cluster::mmu_shift(k);
     w.set_total_pages(k, total);
-    w.set_ratelimit_pages(k, (total / 32).clamp(16, 1024));
+    w.set_ratelimit_pages(k, (total / 32).max(16).min(most));
 }
 
 /// The two limits, in pages.
