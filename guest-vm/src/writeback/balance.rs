@@ -173,17 +173,30 @@ pub fn background_writeout<K: Kernel>(k: K) {
     w.set_min_pages(k, 0);
 }
 
-/// wb_kupdate: writes what became dirty 30 seconds ago or earlier.
+/// The periodic run begins: what became dirty 30 seconds ago or earlier, at most so many pages.
+pub fn begin_kupdate<K: Kernel>(k: K) {
+    let w = state(k);
+    w.set_kupdate_oldest(k, now_ms(k).wrapping_sub(EXPIRE_MS));
+    w.set_kupdate_left(k, page_state(k, State::NrDirty) + w.nr_inodes(k));
+}
+
+/// wb_kupdate: goes on with the periodic run until it is done or the queue is congested. Where the real one then waits for room
+/// (blk_congestion_wait, at most HZ/10), this one comes back when pages have arrived.
 pub fn wb_kupdate<K: Kernel>(k: K) {
-    let oldest = now_ms(k).wrapping_sub(EXPIRE_MS);
-    let mut left = page_state(k, State::NrDirty) + state(k).nr_inodes(k);
+    let w = state(k);
+    let oldest = w.kupdate_oldest(k);
+    let mut left = w.kupdate_left(k);
     while left > 0 {
         let control = background(k, MAX_WRITEBACK_PAGES, Patience::Periodic);
         let pass = writeback_inodes(k, control, Some(oldest));
-        // A congested queue has room again when the next run is due, or background writing goes on before.
+        left = left.saturating_sub(MAX_WRITEBACK_PAGES.saturating_sub(pass.left));
         if pass.left > 0 {
-            break;
+            if pass.congested {
+                break;
+            }
+            // All the old data is written.
+            left = 0;
         }
-        left = left.saturating_sub(MAX_WRITEBACK_PAGES);
     }
+    w.set_kupdate_left(k, left);
 }

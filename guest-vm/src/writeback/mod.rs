@@ -63,6 +63,9 @@ guest_struct! {
     at 48 => part inode_in_use: ListHead;
     /// Pages that background_writeout is to write however few are dirty.
     at 56 => word min_pages, set_min_pages: u32;
+    /// wb_kupdate, stopped by a congested queue: pages that it may still write, and the VM time of the oldest that it leaves alone.
+    at 60 => word kupdate_left, set_kupdate_left: u32;
+    at 64 => word kupdate_oldest, set_kupdate_oldest: u32;
     /// Of the running task.
     at 256 => part task_writer: Writer;
     /// Of pdflush.
@@ -84,6 +87,8 @@ pub fn init<K: Kernel>(k: K) {
     w.set_next_kupdate(k, 0);
     w.set_background(k, 0);
     w.set_min_pages(k, 0);
+    w.set_kupdate_left(k, 0);
+    w.set_kupdate_oldest(k, 0);
     w.set_nr_inodes(k, 0);
     w.s_dirty(k).init(k);
     w.s_io(k).init(k);
@@ -112,8 +117,8 @@ pub fn run<K: Kernel>(k: K) {
     let now = now_ms(k);
     let arrivals = io::arrivals_due(k);
     let due = (w.next_kupdate(k).wrapping_sub(now) as i32) <= 0;
-    let background = w.background(k) != 0 && !io::congested(k);
-    if !(arrivals || due || background) {
+    let waiting = w.background(k) != 0 || w.kupdate_left(k) != 0;
+    if !(arrivals || due || waiting && !io::congested(k)) {
         return;
     }
     k.begin(Probe::Writeback);
@@ -122,6 +127,9 @@ pub fn run<K: Kernel>(k: K) {
     }
     if due {
         w.set_next_kupdate(k, now.wrapping_add(KUPDATE_MS));
+        balance::begin_kupdate(k);
+    }
+    if w.kupdate_left(k) != 0 && !io::congested(k) {
         balance::wb_kupdate(k);
     }
     if w.background(k) != 0 && !io::congested(k) {
@@ -132,6 +140,7 @@ pub fn run<K: Kernel>(k: K) {
         && w.s_dirty(k).is_empty(k)
         && w.s_io(k).is_empty(k);
     if idle {
+        w.set_kupdate_left(k, 0);
         let cpu = this_cpu(k);
         cpu.set_work(k, cpu.work(k) & !WORK_WRITEBACK);
     }
