@@ -24,6 +24,7 @@ use crate::percpu;
 use crate::ptr::Low;
 use crate::reclaim::oom::{Rounds, is_livelock};
 use crate::reclaim::{self, Request};
+use crate::slab;
 use lowmem_abi::owner::Owner;
 pub use zone::{Zone, ZoneKind};
 
@@ -164,7 +165,8 @@ fn slow_path<K: Kernel>(k: K, r: &Request) -> Result<Low<Page>, Oom> {
         if r.order > 3 {
             return Err(oom);
         }
-        rounds.add(k, freed);
+        // What the timer of slab finds is progress: no request hangs while it goes on finding pages.
+        rounds.add(k, freed + slab::reap_if_due(k));
         if is_livelock(k, &rounds) {
             reclaim::oom::livelock(k, r);
         }

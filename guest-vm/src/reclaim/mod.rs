@@ -22,7 +22,7 @@ pub mod shrink_list;
 pub mod shrinker;
 pub mod unmap_probe;
 
-use crate::clock::nap;
+use crate::clock::{nap, now_ms};
 use crate::guest_struct;
 use crate::kernel::Kernel;
 use crate::layout::Task;
@@ -81,6 +81,8 @@ guest_struct! {
     at 80 => word nr_unused, set_nr_unused: u32;
     /// out_of_memory: 1 after the first failure of the boot (jiffies begin where no failure can have been).
     at 84 => word oom_seen, set_oom_seen: u32;
+    /// VM time at which the arrays of slab are trimmed next (reap_timers).
+    at 88 => word next_reap, set_next_reap: u32;
     /// 1 while the kernel can reclaim: boot has made tasks and lists.
     at 92 => word ready, set_ready: u32;
     /// 2.6.0: refill_counter of each zone.
@@ -187,6 +189,7 @@ pub fn init<K: Kernel>(k: K) {
     }
     crate::io::init(k);
     kswapd::init(k);
+    s.set_next_reap(k, now_ms(k).wrapping_add(crate::slab::REAP_ARRAYS_MS));
     s.set_ready(k, 1);
 }
 
