@@ -1,4 +1,4 @@
-//! The page allocator of 2.6.7 (mm/page_alloc.c), with the minima of 2.6.0 where that reclaims.
+//! The page allocator of 2.6.7 (mm/page_alloc.c), with the minima of 2.6.0 and 2.4 where these reclaim.
 //!
 //! | file | owns |
 //! |---|---|
@@ -23,7 +23,7 @@ use crate::layout::{Page, page_struct_bytes, pg};
 use crate::percpu;
 use crate::ptr::Low;
 use crate::reclaim::oom::{Rounds, is_livelock};
-use crate::reclaim::{self, Request};
+use crate::reclaim::{self, Request, Version};
 use crate::slab;
 use lowmem_abi::owner::Owner;
 pub use zone::{Zone, ZoneKind};
@@ -55,7 +55,7 @@ impl Gfp {
 /// Allocates 2^`order` pages, physically contiguous and aligned to their size in their zone; count 1.
 ///
 /// Passes of __alloc_pages: with the incremental minimum; then, kswapd woken, with it less a quarter of pages_low for
-/// GFP_ATOMIC; then reclaim, and the first minimum again (2.6.0: the sum of pages_min); requests of up to 8 pages go round until they succeed, or until
+/// GFP_ATOMIC; then reclaim, and the first minimum again (2.6.0 and 2.4: the sum of pages_min); requests of up to 8 pages go round until they succeed, or until
 /// [`crate::reclaim::oom`] ends the run. Callers that cannot wait may also take a zone that is above pages_high.
 pub fn alloc_pages<K: Kernel>(k: K, gfp: Gfp, order: u32, owner: Owner) -> Result<Low<Page>, Oom> {
     let r = Request { gfp, order, owner };
@@ -73,7 +73,7 @@ pub fn alloc_pages<K: Kernel>(k: K, gfp: Gfp, order: u32, owner: Owner) -> Resul
 enum Pass {
     /// The incremental minimum.
     Low,
-    /// The same, deeper for GFP_ATOMIC; 2.6.0: the sum of pages_min.
+    /// The same, deeper for GFP_ATOMIC; 2.6.0 and 2.4: the sum of pages_min.
     Min,
     /// None: reclaim itself allocates.
     Nothing,
@@ -113,7 +113,7 @@ fn deep_minimum<K: Kernel>(k: K, r: &Request, (kind, highest): (u32, u32)) -> u3
     let node = zone::node(k);
     let high_priority = r.gfp == Gfp::Atomic;
     let min = 1 << r.order;
-    if reclaim::version(k) != reclaim::Version::V2_6_0 {
+    if !sums_pages_min(k) {
         let zone = node.zone(k, kind);
         let less = if high_priority {
             zone.pages_low(k) >> 2
@@ -136,6 +136,11 @@ fn deep_minimum<K: Kernel>(k: K, r: &Request, (kind, highest): (u32, u32)) -> u3
     sum
 }
 
+/// Whether the passes behind the first go by pages_min: __alloc_pages of 2.4 and 2.6.0.
+fn sums_pages_min<K: Kernel>(k: K) -> bool {
+    matches!(reclaim::version(k), Version::V2_6_0 | Version::V2_4)
+}
+
 /// Everything behind the first pass.
 #[cold]
 #[inline(never)]
@@ -152,9 +157,10 @@ fn slow_path<K: Kernel>(k: K, r: &Request) -> Result<Low<Page>, Oom> {
         return Err(oom);
     }
     // Only a request that may wait comes here, so the sum of pages_min is whole.
-    let after_reclaim = match reclaim::version(k) {
-        reclaim::Version::V2_6_0 => Pass::Min,
-        _ => Pass::Low,
+    let after_reclaim = if sums_pages_min(k) {
+        Pass::Min
+    } else {
+        Pass::Low
     };
     let mut rounds = Rounds::new(k);
     loop {

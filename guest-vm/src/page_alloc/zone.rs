@@ -2,7 +2,7 @@
 //!
 //! Field order follows 2.6.7 with its padding to cache lines of 128 bytes (2,048 bytes a zone; fact sheet, VM 1). Watermarks: fact
 //! sheet "Watermarks": lowmem zones share min_free_kbytes (1,024 kB in 2.6.0, later sqrt(lowmem kB)) in proportion, HIGHMEM takes
-//! present/1024 within 32..128; low = 2 min, high = 3 min; `protection` is the incremental minimum. Leaves out: NUMA, wait tables.
+//! present/1024 within 32..128 (2.4: each zone present/128 within 20..255, zone_balance_ratio); low = 2 min, high = 3 min; `protection` is the incremental minimum. Leaves out: NUMA, wait tables.
 //!
 //! Invariant: `free_pages` is the number of pages on the free lists of the buddy allocator (not on per-CPU lists).
 
@@ -137,18 +137,14 @@ const fn int_sqrt(x: u32) -> u32 {
 /// min_free_kbytes of 2.6.0 (mm/page_alloc.c), for any memory size.
 const MIN_FREE_KBYTES_2_6_0: u32 = 1024;
 
-/// Whether this boot has the page allocator and reclaim of 2.6.0. Read from the boot information: watermarks come before the state of
-/// reclaim.
-fn is_2_6_0<K: Kernel>(k: K) -> bool {
-    boot_word(k, offset_of!(BootInfo, reclaim)) == Version::V2_6_0 as u32
-}
-
-/// Watermarks of all zones (init_per_zone_pages_min and setup_per_zone_pages_min), and the incremental minimum.
+/// Watermarks of all zones (init_per_zone_pages_min and setup_per_zone_pages_min), and the incremental minimum. The version is read
+/// from the boot information: watermarks come before the state of reclaim.
 pub fn setup_watermarks<K: Kernel>(k: K) {
     let lowmem =
         zone(k, ZoneKind::Dma).present_pages(k) + zone(k, ZoneKind::Normal).present_pages(k);
+    let version = boot_word(k, offset_of!(BootInfo, reclaim));
     let shift = 2 + cluster::mmu_shift(k);
-    let kbytes = if is_2_6_0(k) {
+    let kbytes = if version == Version::V2_6_0 as u32 {
         MIN_FREE_KBYTES_2_6_0
     } else {
         // sqrt(lowmem kB * 16) of later versions is sqrt(lowmem kB) in 2.6.7: 957 kB for 896 MB.
@@ -159,6 +155,7 @@ pub fn setup_watermarks<K: Kernel>(k: K) {
         let zone = zone(k, kind);
         let present = zone.present_pages(k);
         let min = match kind {
+            _ if version == Version::V2_4 as u32 => (present / 128).clamp(20, 255),
             ZoneKind::HighMem => (present / 1024).clamp(32, 128),
             ZoneKind::Dma | ZoneKind::Normal => {
                 // 32-bit as there: pages_min is at most 4,096 and present below 2^20.
