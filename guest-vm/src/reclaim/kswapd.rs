@@ -32,9 +32,14 @@ pub fn init<K: Kernel>(k: K) {
     task.pid_hash(k).init(k);
 }
 
-/// wakeup_kswapd for every zone of a request that is at or below pages_low.
+/// wakeup_kswapd for every zone of a request that is at or below pages_low; 2.4: the first zone of the request needs balance.
 #[cold]
 pub fn wake<K: Kernel>(k: K, highest: u32) {
+    if version(k) == Version::V2_4 {
+        state(k).set_need_balance(k, highest, 1);
+        percpu::add_work(k, percpu::WORK_KSWAPD);
+        return;
+    }
     let mut kind = 0;
     while kind <= highest {
         let z = zone::node(k).zone(k, kind);
@@ -187,25 +192,39 @@ fn balance_2_6_0<K: Kernel>(k: K) {
     settle_priorities(k);
 }
 
-/// 2.4: one pass of each zone below pages_high at the first priority, again while that frees enough.
+/// 2.4 (kswapd_balance_pgdat): each zone that a request wanted first and found low, with the zones below it: all priorities, again while that
+/// frees 32 pages and none of these zones is above pages_high. Left out: its sleep of a second after a failure, and that such a
+/// failure counts for out_of_memory.
 fn balance_2_4<K: Kernel>(k: K) {
-    let mut rounds = 0;
-    while rounds < SWAP_CLUSTER_MAX {
-        rounds += 1;
-        let mut more = false;
+    let s = state(k);
+    let mut more = true;
+    while more {
+        more = false;
         let mut kind = MAX_NR_ZONES;
         while kind > 0 {
             kind -= 1;
-            let z = zone_at(k, kind);
-            if z.present_pages(k) == 0 || z.free_pages(k) >= z.pages_high(k) {
+            if s.need_balance(k, kind) == 0 {
                 continue;
             }
-            let freed = scan::shrink_zone_2_4(k, z, Gfp::Kernel, (6, SWAP_CLUSTER_MAX));
-            more |= freed >= SWAP_CLUSTER_MAX;
-        }
-        reclaim_slab(k, SWAP_CLUSTER_MAX);
-        if !more {
-            break;
+            let freed = scan::shrink_classzone_2_4(k, kind, Gfp::Kernel);
+            if freed >= SWAP_CLUSTER_MAX && classzone_needs_balance(k, kind) {
+                more = true;
+            } else {
+                s.set_need_balance(k, kind, 0);
+            }
         }
     }
+}
+
+/// check_classzone_need_balance of 2.4: no zone from `kind` down is above pages_high.
+fn classzone_needs_balance<K: Kernel>(k: K, kind: u32) -> bool {
+    let mut i = 0;
+    while i <= kind {
+        let z = zone_at(k, i);
+        if z.present_pages(k) != 0 && z.free_pages(k) > z.pages_high(k) {
+            return false;
+        }
+        i += 1;
+    }
+    true
 }

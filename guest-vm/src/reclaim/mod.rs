@@ -87,6 +87,8 @@ guest_struct! {
     at 92 => word ready, set_ready: u32;
     /// 2.6.0: refill_counter of each zone.
     at 96 => words refill_counter, set_refill_counter: u32, 3;
+    /// 2.4: zone->need_balance of each zone.
+    at 108 => words need_balance, set_need_balance: u32, 3;
     at 128 => part freed: Pagevec;
     at 256 => part release: Pagevec;
     at 0x200 => part kswapd: Task;

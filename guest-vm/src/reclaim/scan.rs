@@ -346,28 +346,34 @@ fn shrink_cache<K: Kernel>(k: K, z: Low<Zone>, max_scan: u32, wanted: u32, c: &m
 /// First priority of 2.4; the last is 1.
 const DEF_PRIORITY_2_4: u32 = 6;
 
-/// 2.4 (fact sheet, "2.4 swap_out order"): refill by the lists' ratio, one pass over the inactive list, and page tables are
+/// 2.4 (mm/vmscan.c of 2.4.18 to 2.4.22): refill by the lists' ratio, one pass over the inactive list, and page tables are
 /// scanned when too many mapped pages were met. The lists are per zone here, where 2.4 had one pair.
 pub fn try_to_free_pages_2_4<K: Kernel>(k: K, r: &Request) -> u32 {
+    let freed = shrink_classzone_2_4(k, r.highest(), r.gfp);
+    if freed < SWAP_CLUSTER_MAX && r.gfp.may_enter_fs() {
+        super::oom::out_of_memory(k, r);
+    }
+    freed
+}
+
+/// try_to_free_pages_zone of 2.4 without its out_of_memory: all priorities over the zones from `highest` down, until 32 pages are freed.
+pub fn shrink_classzone_2_4<K: Kernel>(k: K, highest: u32, gfp: Gfp) -> u32 {
     let mut freed = 0;
     let mut priority = DEF_PRIORITY_2_4 + 1;
     while priority > 1 && freed < SWAP_CLUSTER_MAX {
         priority -= 1;
-        let mut kind = r.highest() + 1;
+        let mut kind = highest + 1;
         while kind > 0 && freed < SWAP_CLUSTER_MAX {
             kind -= 1;
             let z = zone::node(k).zone(k, kind);
             if z.present_pages(k) != 0 {
-                freed += shrink_zone_2_4(k, z, r.gfp, (priority, SWAP_CLUSTER_MAX - freed));
+                freed += shrink_zone_2_4(k, z, gfp, (priority, SWAP_CLUSTER_MAX - freed));
             }
         }
         freed += super::reclaim_slab(k, SWAP_CLUSTER_MAX);
         if freed < SWAP_CLUSTER_MAX {
             crate::io::complete_all(k);
         }
-    }
-    if freed < SWAP_CLUSTER_MAX && r.gfp.may_enter_fs() {
-        super::oom::out_of_memory(k, r);
     }
     freed
 }
@@ -384,7 +390,7 @@ pub fn shrink_zone_2_4<K: Kernel>(
     refill_inactive_2_4(k, z, ratio);
     // Checked: the image has no panic path for a division.
     let mut scan = z.nr_inactive(k).checked_div(priority).unwrap_or(0);
-    let mut mapped_left = wanted << (9 - priority);
+    let mut mapped_left = (wanted << (10 - priority)).min(scan / 10);
     let (mut freed, mut swapped) = (0, false);
     while scan > 0 && freed < wanted && !swapped && !z.inactive_list(k).is_empty(k) {
         scan -= 1;
@@ -405,7 +411,7 @@ pub fn shrink_zone_2_4<K: Kernel>(
         page::put_page(k, page);
     }
     mod_page_state(k, State::PgSteal, freed);
-    if swapped || freed < wanted {
+    if swapped {
         // What it unmaps is met, and freed, by a later pass.
         K::Rmap::swap_out(k, z, priority);
     }
@@ -434,7 +440,7 @@ impl Freeing {
     }
 }
 
-/// refill_inactive of 2.4: a page touched by system calls since the last look stays.
+/// refill_inactive of 2.4: moves `count` pages; one touched by system calls since the last look stays and does not count.
 fn refill_inactive_2_4<K: Kernel>(k: K, z: Low<Zone>, count: u32) {
     let irq = lock(k, z);
     let mut left = count;
@@ -443,7 +449,6 @@ fn refill_inactive_2_4<K: Kernel>(k: K, z: Low<Zone>, count: u32) {
         if page::test_and_clear(k, page, pg::REFERENCED) {
             k.decided(page, Decision::Stays);
             page.lru(k).add_to(k, z.active_list(k));
-            left -= 1;
             continue;
         }
         left -= 1;
