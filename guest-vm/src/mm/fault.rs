@@ -10,7 +10,7 @@ use crate::bug_on;
 use crate::cluster;
 use crate::kernel::{Efault, Kernel, Oom};
 use crate::layout::{Frame, Mm, Page, Vma, pg, vm, vm_ops};
-use crate::lru::{lru_cache_add_active, mark_page_accessed};
+use crate::lru::mark_page_accessed;
 use crate::mm::vma::{expand_stack, find_vma};
 use crate::mm::window;
 use crate::mm::{Errno, current_mm};
@@ -24,6 +24,7 @@ use crate::pgtable::{
     ptep_establish, ptep_set_access_flags, set_pte, task_size,
 };
 use crate::ptr::{Kmapped, Low};
+use crate::reclaim::lru_cache_add_anon;
 use crate::rmap::{PteAt, ReverseMap};
 use crate::swap::{self, SwapEntry};
 use crate::task;
@@ -327,7 +328,7 @@ fn copy_on_write<K: Kernel>(k: K, at: At, pte: Pte, old: Low<Page>) -> Result<Se
         }
         let entry = at.maybe_write(k, mk_pte(k, new, at.prot(k)).with(DIRTY));
         ptep_establish(k, at.vma, at.addr, at.pte, entry);
-        lru_cache_add_active(k, new);
+        lru_cache_add_anon(k, new);
         K::Rmap::add_anon(k, new, at.vma, at.pte_at(), &mut spare);
         // The pte's reference on the old page goes.
         unneeded = old;
@@ -382,7 +383,7 @@ fn do_anonymous_page<K: Kernel>(k: K, at: At, access: Access) -> Result<Served, 
     }
     at.rss_inc(k);
     let entry = at.maybe_write(k, mk_pte(k, page, at.prot(k)).with(DIRTY));
-    lru_cache_add_active(k, page);
+    lru_cache_add_anon(k, page);
     mark_page_accessed(k, page);
     K::Rmap::add_anon(k, page, at.vma, at.pte_at(), &mut spare);
     set_pte(k, at.pte, entry);
@@ -444,7 +445,7 @@ fn do_no_page<K: Kernel>(k: K, at: At, access: Access) -> Result<Served, Oom> {
         }
         set_pte(k, at.pte, entry);
         if early_cow {
-            lru_cache_add_active(k, page);
+            lru_cache_add_anon(k, page);
             K::Rmap::add_anon(k, page, at.vma, at.pte_at(), &mut spare);
         } else {
             K::Rmap::add_file(k, page, at.pte_at(), &mut spare);

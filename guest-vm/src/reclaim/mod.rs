@@ -25,9 +25,9 @@ pub mod unmap_probe;
 use crate::clock::{nap, now_ms};
 use crate::guest_struct;
 use crate::kernel::Kernel;
-use crate::layout::Task;
+use crate::layout::{Page, Task};
 use crate::list::ListHead;
-use crate::lru::Pagevec;
+use crate::lru::{Pagevec, lru_cache_add, lru_cache_add_active};
 use crate::page_alloc::{Gfp, Zone, ZoneKind, zone};
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
@@ -122,6 +122,16 @@ pub fn version<K: Kernel>(k: K) -> Version {
         2 => Version::V2_6_8,
         3 => Version::V2_4,
         _ => Version::V2_6_7,
+    }
+}
+
+/// Puts a new anonymous page, or one that comes from swap, on the list where its kernel puts it: 2.6 on the active one, 2.4, which has
+/// lru_cache_add only, on the inactive one.
+#[inline]
+pub fn lru_cache_add_anon<K: Kernel>(k: K, page: Low<Page>) {
+    match version(k) {
+        Version::V2_4 => lru_cache_add(k, page),
+        Version::V2_6_7 | Version::V2_6_0 | Version::V2_6_8 => lru_cache_add_active(k, page),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::percpu::{self, State, mod_page_state};
 use crate::pgtable::Pte;
 use crate::ptr::Low;
 use crate::radix_tree::{self, Tag};
-use crate::reclaim::PF_MEMALLOC;
+use crate::reclaim::{PF_MEMALLOC, lru_cache_add_anon};
 use crate::sync::SpinLock;
 use lowmem_abi::owner::Owner;
 use lowmem_abi::port::TransferKind;
@@ -575,7 +575,7 @@ pub fn read_swap_cache<K: Kernel>(k: K, entry: SwapEntry) -> Result<Low<Page>, O
         page::put_page(k, page);
         return Err(e);
     }
-    lru::lru_cache_add_active(k, page);
+    lru_cache_add_anon(k, page);
     cluster::transfer(k, TransferKind::SwapRead, page, (0, entry.0));
     mod_page_state(k, State::PswpIn, 1);
     page::set(k, page, pg::UPTODATE);
