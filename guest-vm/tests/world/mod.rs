@@ -17,10 +17,10 @@ use guest_vm::mm;
 use guest_vm::page_alloc::{self, zone};
 use guest_vm::ptr::Low;
 use guest_vm::rbtree::{BLACK, RED};
-use guest_vm::rmap::{Scheme, anon_vma};
+use guest_vm::rmap::{Scheme, anon_vma, anon_vma_chain};
 use guest_vm::slab::{self, CacheId};
 use guest_vm::task;
-use lowmem_abi::boot::VECTOR_RESCHED;
+use lowmem_abi::boot::{BootInfo, VECTOR_RESCHED};
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{ExecMapping, NO_FILE, NO_RESULT};
 use lowmem_abi::owner::Owner;
@@ -58,7 +58,11 @@ impl<S: Scheme, A: Access> World<S, A> {
     }
 
     pub fn with_ram(mb: u32) -> Self {
-        let mut h = Harness::<S, A>::new(mb);
+        Self::with_info(Harness::<S, A>::info(mb))
+    }
+
+    pub fn with_info(info: BootInfo) -> Self {
+        let mut h = Harness::<S, A>::with_info(info);
         h.boot();
         h.mailbox().result = NO_RESULT;
         h.mailbox().next = 1;
@@ -188,7 +192,11 @@ impl<S: Scheme, A: Access> World<S, A> {
             anons.len(),
             "two anon_vmas of the model are one"
         );
-        assert_eq!(slab::usage(k, CacheId::AnonVma).1, distinct.len() as u32);
+        let used = match S::KIND {
+            MapKind::AnonVmaRfc => 0,
+            _ => distinct.len() as u32,
+        };
+        assert_eq!(slab::usage(k, CacheId::AnonVma).1, used);
         assert_eq!(task::tasks(k).committed(k), committed);
         assert_eq!(task::tasks(k).nr_tasks(k), self.models.len() as u32);
         guest_vm::check::all(k).expect("invariants");
@@ -219,9 +227,12 @@ impl<S: Scheme, A: Access> World<S, A> {
     }
 }
 
-/// Whether the machine's scheme has anon_vmas.
+/// Whether the machine's scheme marks a vma from the first write on: by an anon_vma, or as having pages.
 pub fn w_anon(k: Native) -> bool {
-    k.axes().rmap == MapKind::AnonVma
+    matches!(
+        k.axes().rmap,
+        MapKind::AnonVma | MapKind::AnonVmaChain | MapKind::AnonVmaRfc
+    )
 }
 
 /// Checks list against tree, colours, order and map_count of an mm; its vmas as the model writes them.
@@ -264,10 +275,17 @@ pub fn check_mm<K: Kernel>(k: K, mm: Low<Mm>) -> Vec<Area> {
 
 /// The address of a vma's anon_vma, if the scheme has them.
 pub fn anon_of<K: Kernel>(k: K, vma: Low<Vma>) -> Option<u32> {
-    if k.axes().rmap != MapKind::AnonVma {
-        return None;
-    }
-    Some(anon_vma::of_vma(k, vma).va()).filter(|&a| a != 0)
+    let at = match k.axes().rmap {
+        MapKind::AnonVma => anon_vma::of_vma(k, vma).va(),
+        MapKind::AnonVmaChain => anon_vma_chain::of_vma(k, vma).va(),
+        // Before a fork all that have pages are alike.
+        MapKind::AnonVmaRfc => {
+            let part: Low<anon_vma::VmaPart> = vma.rmap_fields(k);
+            u32::from(!part.anon_vma(k).is_null())
+        }
+        _ => 0,
+    };
+    Some(at).filter(|&a| a != 0)
 }
 
 pub fn black_height<K: Kernel>(
