@@ -95,16 +95,23 @@ pub fn referenced_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>, left: &mu
     match find_pte(k, page, vma) {
         Candidate::Vain | Candidate::Busy => 0,
         Candidate::At(pte, addr) => {
-            let young = ptep_test_and_clear_young(k, pte);
-            if young && objects(k).young_flush(k) != 0 {
-                flush_tlb_page(k, vma, addr);
-            }
+            let young = clear_young(k, vma, (pte, addr));
             *left = left.wrapping_sub(1);
             pte_unmap(k, pte);
             vma.mm(k).page_table_lock(k).unlock(k);
             young as u32
         }
     }
+}
+
+/// Clears Accessed; whether it was set. With the rule of 2.6.8 (ptep_clear_flush_young) the translation is then flushed.
+#[inline(always)]
+pub(super) fn clear_young<K: Kernel>(k: K, vma: Low<Vma>, (pte, addr): (Kmapped, u32)) -> bool {
+    let young = ptep_test_and_clear_young(k, pte);
+    if young && objects(k).young_flush(k) != 0 {
+        flush_tlb_page(k, vma, addr);
+    }
+    young
 }
 
 /// What is asked of a pte that was found, beside the vma's flags and the young bit.
@@ -145,7 +152,7 @@ pub(super) fn unmap_found<K: Kernel>(
         k.probe(Probe::UnmapLocked);
         return Unmap::Fail;
     }
-    if ptep_test_and_clear_young(k, pte) {
+    if clear_young(k, vma, (pte, addr)) {
         k.probe(Probe::UnmapYoung);
         return Unmap::Fail;
     }
@@ -469,7 +476,7 @@ fn cluster_pte<K: Kernel>(k: K, vma: Low<Vma>, (pte, addr): (Kmapped, u32), left
         return;
     }
     let page = pfn_to_page(k, entry.pfn());
-    if page::test(k, page, pg::RESERVED) || ptep_test_and_clear_young(k, pte) {
+    if page::test(k, page, pg::RESERVED) || clear_young(k, vma, (pte, addr)) {
         return;
     }
     let old = ptep_get_and_clear(k, pte);

@@ -14,6 +14,7 @@
 //!
 //! Invariant: swap_mm is init_mm's list head or an mm on the list.
 
+use super::object::clear_young;
 use super::{PteAt, ReverseMap, Unmap};
 use crate::cluster;
 use crate::kernel::{Kernel, Oom};
@@ -24,10 +25,7 @@ use crate::mm::vma::find_vma;
 use crate::objects::objects;
 use crate::page;
 use crate::page_alloc::{Zone, pfn_to_page, pfn_valid, zone_of};
-use crate::pgtable::{
-    Pte, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, ptep_test_and_clear_young, set_pte,
-    task_size,
-};
+use crate::pgtable::{Pte, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, set_pte, task_size};
 use crate::ptr::{Kmapped, Low};
 use crate::slab::CacheId;
 use crate::swap::{self, swap_duplicate};
@@ -233,7 +231,7 @@ fn may_go<K: Kernel>(k: K, page: Low<Page>, at: Place) -> bool {
         mark_page_accessed(k, page);
         return false;
     }
-    if ptep_test_and_clear_young(k, at.pte) {
+    if clear_young(k, at.vma, (at.pte, at.addr)) {
         k.probe(Probe::UnmapYoung);
         mark_page_accessed(k, page);
         return false;

@@ -6,17 +6,14 @@
 //!
 //! Invariant: a window is unmapped in one vma wholly or not at all.
 
-use super::object::{Checks, clear_found};
+use super::object::{Checks, clear_found, clear_young};
 use super::{PteAt, Unmap};
 use crate::cluster::{Window, maps};
 use crate::kernel::{Kernel, Planted};
 use crate::layout::{Mm, Page, Vma, vm};
 use crate::mm::vma::find_vma;
-use crate::objects::objects;
 use crate::page;
-use crate::pgtable::ptep_test_and_clear_young;
 use crate::ptr::{Kmapped, Low};
-use crate::tlb::flush_tlb_page;
 use lowmem_abi::probe::Probe;
 
 /// Whose window is searched: of one vma, or of an mm whatever its vmas are.
@@ -94,10 +91,7 @@ pub(super) fn referenced_one<K: Kernel>(
 pub(super) fn referenced<K: Kernel>(k: K, page: Low<Page>, s: Searched, left: &mut u32) -> u32 {
     let mut referenced = 0;
     s.each(k, page, |at, vma| {
-        let young = ptep_test_and_clear_young(k, at.pte);
-        if young && objects(k).young_flush(k) != 0 {
-            flush_tlb_page(k, vma, at.addr);
-        }
+        let young = clear_young(k, vma, (at.pte, at.addr));
         *left = left.wrapping_sub(1);
         referenced += young as u32;
     });
@@ -123,7 +117,7 @@ pub(super) fn unmap<K: Kernel>(k: K, page: Low<Page>, s: Searched, checks: Check
     s.each(k, page, |at, vma| {
         there += 1;
         locked |= vma.flags(k) & (vm::LOCKED | vm::RESERVED) != 0;
-        young |= !locked && ptep_test_and_clear_young(k, at.pte);
+        young |= !locked && clear_young(k, vma, (at.pte, at.addr));
     });
     if there == 0 {
         return Unmap::Success;
