@@ -1,11 +1,12 @@
 //! Random histories under memory pressure: reclaim with injected failures, swap-in, swapoff, fork, mremap, remap_file_pages, mlock,
-//! the death of objects and exit, interleaved; after every operation all invariants of `check` hold, and nothing that a process
+//! truncation, pinned pages, the death of objects and exit, interleaved, with too few pages and objects for some calls; after every operation all invariants of `check` hold, and nothing that a process
 //! wrote is ever lost. A scheme joins by one line.
 #![allow(missing_docs, reason = "a test")]
 
 mod harness;
 mod workload;
 
+use guest_vm::kernel::Planted;
 use guest_vm::page_alloc::{Gfp, ZoneKind, alloc_pages, zone};
 use guest_vm::reclaim::Version;
 use guest_vm::rmap::Scheme;
@@ -25,6 +26,7 @@ use harness::{
 use lowmem_abi::boot::BootInfo;
 use lowmem_abi::owner::Owner;
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 use workload::{Op, World, pressure_op};
 
 fn info<U: Access>(version: Version, file_vmas: u32) -> BootInfo {
@@ -161,4 +163,26 @@ highpte! {
     pte_chain_dl: DoubleChains, DirectHigh, V2_6_7, 920;
     swap_out: SwapOut, DirectHigh, V2_4, 920;
     pte_chain_4g4g: PteChains, SplitHigh, V2_6_7, 4000;
+}
+
+/// A kernel whose try_to_unmap does not ask who pins a page of the swap cache, among the histories above.
+#[test]
+fn a_missing_pin_check_is_caught() {
+    let config = ProptestConfig {
+        max_shrink_iters: 0,
+        ..cases(200)
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let histories = prop::collection::vec(pressure_op(), 60..160);
+    let result = TestRunner::new_with_rng(config, rng).run(&histories, |ops| {
+        let mut w = World::<AnonVmaMap, Direct>::new(info::<Direct>(Version::V2_6_7, 1));
+        w.h.context().planted.set(Some(Planted::NoPinCheck));
+        w.history(&ops);
+        Ok(())
+    });
+    let caught = match &result {
+        Err(TestError::Fail(why, _)) => why.message().contains("a pinned page was unmapped"),
+        _ => false,
+    };
+    assert!(caught, "{result:?}");
 }
