@@ -106,7 +106,7 @@ pub(crate) struct AxisArgs {
     pub(crate) split: Vec<String>,
     #[arg(long, value_delimiter = ',', value_name = "R", help = one_of("Reverse mapping", Rmap::VALUES))]
     pub(crate) rmap: Vec<String>,
-    /// RAM, 24M to 64G [default: 4G]
+    /// RAM, 24M to 64G [default: 4G; 24M where a measurement is about want of memory]
     #[arg(long, value_delimiter = ',', value_name = "SIZE")]
     pub(crate) ram: Vec<String>,
     /// CPU preset: pentium4, pentium3, a .toml file, or none [default: pentium4]

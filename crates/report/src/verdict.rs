@@ -128,10 +128,23 @@ fn single(row: &Row, out: &mut Vec<String>) {
     }
     if row.lowmem.total_bytes > 0 {
         out.push(format!(
-            "Low memory in use at the peak: {} of {}.",
+            "Low memory in use where most ptes were: {} of {}; at most {}.",
             size(row.lowmem.used_bytes),
-            size(row.lowmem.total_bytes)
+            size(row.lowmem.total_bytes),
+            size(row.lowmem.peak_bytes)
         ));
+    }
+    let d = &row.devices;
+    if d.swap_reads + d.swap_writes > 0 || d.slept_ms > 0 {
+        out.push(format!(
+            "Memory ran short: {} pages written to swap, {} read from it; the kernel slept {} ms for want of memory.",
+            grouped(d.swap_writes),
+            grouped(d.swap_reads),
+            grouped(d.slept_ms)
+        ));
+    }
+    if let Some(hash) = &row.memory_hash {
+        out.push(format!("Hash of all that processes wrote: {hash}."));
     }
 }
 
