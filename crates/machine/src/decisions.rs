@@ -353,6 +353,12 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::{ReplayOptions, boot, preset, replay_decisions};
+    use lowmem_report::Config;
+    use lowmem_report::config::Rmap;
+    use lowmem_trace::Trace;
+
+    const STORM: &[u8] = include_bytes!("../../../traces/swapstorm1.lmt");
 
     #[test]
     fn the_reserve_comes_from_low_memory_dma_last() {
@@ -363,5 +369,31 @@ mod tests {
         assert_eq!(level.less(2000).free, [1000, 3000, 90_000]);
         assert_eq!(level.less(2800).free, [700, 2500, 90_000]);
         assert_eq!(level.less(9000).free, [500, 2500, 90_000]);
+    }
+
+    #[test]
+    fn a_reserve_that_is_too_small_is_said() {
+        let trace = Trace::from_bytes("swapstorm1", STORM).expect("a committed trace");
+        let config = Config {
+            rmap: Rmap::PteChain,
+            ram_bytes: 24 << 20,
+            ..Config::default()
+        };
+        let after_boot = boot(&config, &preset(&config).expect("a preset"))
+            .and_then(|mut m| m.level())
+            .expect("it boots");
+        let run = |reserve: u32| {
+            let keep = Keep {
+                look_at: None,
+                level: Some(after_boot.less(reserve)),
+            };
+            replay_decisions(&trace, &config, &ReplayOptions::default(), keep)
+                .expect("it runs")
+                .1
+        };
+        let small = run(4);
+        assert!(small.overdrawn);
+        assert_eq!(small.most_lent, 4);
+        assert!(!run(200).overdrawn);
     }
 }
