@@ -14,7 +14,6 @@ use crate::file;
 use crate::kernel::{Kernel, Oom};
 use crate::kmap::{kmap, kunmap};
 use crate::layout::{Frame, Mm, Page, Vma, vm};
-use crate::lru::lru_cache_add_active;
 use crate::mailbox::{exec_mapping, mailbox};
 use crate::mm::brk::DATA_DEFAULT_FLAGS;
 use crate::mm::merge::Area;
@@ -26,6 +25,7 @@ use crate::page;
 use crate::page_alloc::{Gfp, alloc_pages};
 use crate::pgtable::{DIRTY, Prot, RW, mk_pte, prot_of, pte_alloc_map, pte_unmap, set_pte};
 use crate::ptr::Low;
+use crate::reclaim::lru_cache_add_anon;
 use crate::rmap::{PteAt, ReverseMap};
 use crate::sched::activate_mm;
 use crate::task::{self, current, init_mm};
@@ -117,7 +117,7 @@ fn install_arg_page<K: Kernel>(k: K, vma: Low<Vma>, page: Low<Page>, addr: u32) 
         }
     };
     mm.set_rss(k, mm.rss(k).wrapping_add(1));
-    lru_cache_add_active(k, page);
+    lru_cache_add_anon(k, page);
     let entry = mk_pte(k, page, Prot(vma.page_prot(k))).with(DIRTY).with(RW);
     set_pte(k, pte, entry);
     K::Rmap::add_anon(k, page, vma, PteAt { pte, addr }, &mut spare);

@@ -16,7 +16,8 @@ use crate::mm::fault::make_pages_present;
 use crate::mm::merge::{Area, vma_merge};
 use crate::mm::munmap::do_munmap;
 use crate::mm::vma::{
-    Linked, acct_memory, find_vma, find_vma_prepare, vma_alloc, vma_discard, vma_link,
+    Linked, Place, acct_memory, find_vma, find_vma_prepare, unacct_memory, vma_alloc, vma_discard,
+    vma_link,
 };
 use crate::mm::{Errno, MAX_MAP_COUNT, current_mm, page_align, task_size, unmapped_base};
 use crate::pgtable::prot_of;
@@ -187,23 +188,11 @@ pub fn do_mmap<K: Kernel>(k: K, mm: Low<Mm>, r: &Request, recorded: u32) -> Resu
         },
         like: Low::NULL,
     };
-    let merged = if r.file.is_null() && !shared {
-        vma_merge(k, mm, place.prev, &area)?
-    } else {
-        None
-    };
-    if merged.is_none() {
-        let vma = new_vma(k, mm, r, &mut area)?;
-        let merged = if r.file.is_null() {
-            None
-        } else {
-            vma_merge(k, mm, place.prev, &area)?
-        };
-        if merged.is_some() {
-            vma_discard(k, vma);
-        } else {
-            vma_link(k, mm, vma, &place, Linked::New);
+    if let Err(oom) = add_area(k, mm, r, &place, &mut area) {
+        if flags & vm::ACCOUNT != 0 {
+            unacct_memory(k, len >> 12);
         }
+        return Err(oom.into());
     }
     mm.set_total_vm(k, mm.total_vm(k).wrapping_add(len >> 12));
     if flags & vm::LOCKED != 0 {
@@ -215,6 +204,34 @@ pub fn do_mmap<K: Kernel>(k: K, mm: Low<Mm>, r: &Request, recorded: u32) -> Resu
         let _ = make_pages_present(k, addr, addr + len);
     }
     Ok(addr)
+}
+
+/// Lets a neighbour grow over `area`, or links a vma of its own.
+fn add_area<K: Kernel>(
+    k: K,
+    mm: Low<Mm>,
+    r: &Request,
+    place: &Place,
+    area: &mut Area,
+) -> Result<(), Oom> {
+    let anonymous = r.file.is_null() && area.flags & vm::SHARED == 0;
+    if anonymous && vma_merge(k, mm, place.prev, area)?.is_some() {
+        return Ok(());
+    }
+    let vma = new_vma(k, mm, r, area)?;
+    let merged = match r.file.is_null() {
+        true => Ok(None),
+        false => vma_merge(k, mm, place.prev, area),
+    };
+    match merged {
+        Ok(None) => vma_link(k, mm, vma, place, Linked::New),
+        Ok(Some(_)) => vma_discard(k, vma),
+        Err(oom) => {
+            vma_discard(k, vma);
+            return Err(oom);
+        }
+    }
+    Ok(())
 }
 
 /// The vma for `area`, holding its object: the file, or a new shmem object for shared anonymous memory.

@@ -168,15 +168,10 @@ fn move_vma<K: Kernel>(
         let back = move_page_tables(k, (new_vma, new_addr), (vma, old_addr), at);
         crate::bug_on!(k, Mremap, back.is_err(), old_addr);
         mm.set_total_vm(k, mm.total_vm(k).wrapping_add(new_len >> 12));
-        conceal_accounting(k, new_vma, (new_addr, new_len), |k| {
-            do_munmap(k, mm, new_addr, new_len)
-        })?;
+        unmap_moved(k, mm, new_vma, (new_addr, new_len));
         return Err(Errno::Enomem);
     }
-    // The reservation moves with the pages: the old range is unmapped without giving it back.
-    conceal_accounting(k, vma, (old_addr, old_len), |k| {
-        do_munmap(k, mm, old_addr, old_len)
-    })?;
+    unmap_moved(k, mm, vma, (old_addr, old_len));
     mm.set_total_vm(k, mm.total_vm(k).wrapping_add(new_len >> 12));
     if flags & vm::LOCKED != 0 {
         mm.set_locked_vm(k, mm.locked_vm(k).wrapping_add(new_len >> 12));
@@ -186,32 +181,30 @@ fn move_vma<K: Kernel>(
     Ok(new_addr)
 }
 
-/// Runs `unmap` of `addr, len` of `vma` with VM_ACCOUNT hidden, and shows it again on what is left of the vma.
-fn conceal_accounting<K: Kernel, F: FnOnce(K) -> Result<(), Errno>>(
-    k: K,
-    vma: Low<Vma>,
-    (addr, len): (u32, u32),
-    unmap: F,
-) -> Result<(), Errno> {
+/// Unmaps the range of `vma` that pages have left. Its reservation has gone with them: VM_ACCOUNT is hidden meanwhile, and shown again on
+/// what is left of the vma. Without memory for a split the range stays, empty, and only the accounts are put right: nothing of the vma
+/// is charged any more.
+fn unmap_moved<K: Kernel>(k: K, mm: Low<Mm>, vma: Low<Vma>, (addr, len): (u32, u32)) {
     let flags = vma.flags(k);
-    if flags & vm::ACCOUNT == 0 {
-        return unmap(k);
-    }
+    let (start, end) = (vma.start(k), vma.end(k));
     vma.set_flags(k, flags & !vm::ACCOUNT);
-    let below = vma.start(k) < addr;
-    let above = vma.end(k) > addr + len;
-    let result = unmap(k);
+    let unmapped = do_munmap(k, mm, addr, len);
+    if flags & vm::ACCOUNT == 0 {
+        return;
+    }
+    if unmapped.is_err() {
+        unacct_memory(k, (end - start - len) >> 12);
+        return;
+    }
     // A piece below is `vma` itself; one above is its successor then, else `vma` itself.
-    if below {
-        vma.set_flags(k, vma.flags(k) | vm::ACCOUNT);
-        if above && result.is_ok() {
-            let upper = vma.next(k);
-            upper.set_flags(k, upper.flags(k) | vm::ACCOUNT);
-        }
-    } else if above || result.is_err() {
+    let (below, above) = (start < addr, end > addr + len);
+    if below || above {
         vma.set_flags(k, vma.flags(k) | vm::ACCOUNT);
     }
-    result
+    if below && above {
+        let upper = vma.next(k);
+        upper.set_flags(k, upper.flags(k) | vm::ACCOUNT);
+    }
 }
 
 /// Makes (or finds by merging) the vma that receives the pages; `source` is updated if it was merged itself.
@@ -251,7 +244,7 @@ fn copy_vma<K: Kernel>(
             if let Err(oom) = adopted {
                 // Nothing was moved yet: what the merge added goes again.
                 mm.set_total_vm(k, mm.total_vm(k).wrapping_add(len >> 12));
-                let _ = conceal_accounting(k, merged, (addr, len), |k| do_munmap(k, mm, addr, len));
+                unmap_moved(k, mm, merged, (addr, len));
                 return Err(oom);
             }
         }

@@ -17,7 +17,7 @@ use crate::cluster::{self, Window, maps};
 use crate::kernel::{Kernel, Oom};
 use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
 use crate::layout::{Page, Vma, pg, vm};
-use crate::lru::{lru_cache_add_active, mark_page_accessed};
+use crate::lru::mark_page_accessed;
 use crate::mm::fault::{Access, At, Served};
 use crate::objects::objects;
 use crate::page;
@@ -29,6 +29,7 @@ use crate::pgtable::{
     ptep_set_access_flags, set_pte,
 };
 use crate::ptr::{Kmapped, Low};
+use crate::reclaim::lru_cache_add_anon;
 use crate::rmap::{PteAt, ReverseMap};
 use crate::swap::{self, SwapEntry};
 use lowmem_abi::owner::Owner;
@@ -220,7 +221,7 @@ fn write_zeros<K: Kernel>(k: K, at: At, spare: &mut SpareOf<K>) -> Result<(), Oo
         return Ok(());
     }
     at.rss_inc(k);
-    lru_cache_add_active(k, page);
+    lru_cache_add_anon(k, page);
     mark_page_accessed(k, page);
     let entry = writable(k, at, page, at.addr).with(DIRTY);
     map_anon(k, at, at.pte_at(), (page, entry), spare);
@@ -316,7 +317,7 @@ fn copy_on_write<K: Kernel>(
     }
     let anonymous = page::is_anon(k, old);
     replace(k, at, at.pte_at(), (old, new), spare);
-    lru_cache_add_active(k, new);
+    lru_cache_add_anon(k, new);
     if zero {
         fill_zeros(k, at, new, spare);
     } else if anonymous {
@@ -470,7 +471,7 @@ fn early_copy<K: Kernel>(k: K, at: At, from: Low<Page>, spare: &mut SpareOf<K>) 
     let entry = writable(k, at, page, at.addr).with(DIRTY);
     set_pte(k, at.pte, entry);
     if !own {
-        lru_cache_add_active(k, page);
+        lru_cache_add_anon(k, page);
     }
     K::Rmap::add_anon(k, page, at.vma, at.pte_at(), spare);
     if renew(k, spare) {
@@ -621,7 +622,7 @@ pub(super) fn split<K: Kernel>(
         part.start = part.start.max(start);
         part.end = part.end.min(end);
         replace(k, at, at.pte_at(), (old, new), &mut spare);
-        lru_cache_add_active(k, new);
+        lru_cache_add_anon(k, new);
         replace_others(k, at, part, (old, new), &mut spare);
         at.leave(k);
     }

@@ -347,6 +347,9 @@ pub(super) fn check_anon_page<K: Kernel>(
     let head = anon_vma.head(k);
     let mut at = head.next(k);
     while at != head {
+        if at.next(k).prev(k) != at {
+            return Err(("broken links of an anon_vma's list", anon_vma.va()));
+        }
         let vma = vma_of_node(k, at);
         object::check::add_places(k, page, vma, &mut places);
         at = at.next(k);

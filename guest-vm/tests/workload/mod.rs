@@ -154,7 +154,6 @@ pub fn pressure_op() -> impl Strategy<Value = Op> {
         1 => Just(Op::SwapOff),
         3 => (refusable(), few(), 0u32..4)
             .prop_map(|(op, pages, objects)| Op::WithFew { op: Box::new(op), pages, objects }),
-        1 => remap_with_few(),
         1 => place().prop_map(|at| Op::Pin { at }),
         1 => Just(Op::Unpin),
     ]
@@ -173,11 +172,10 @@ fn few() -> impl Strategy<Value = u32> {
 /// Operations that need memory and say so if there is none.
 fn refusable() -> impl Strategy<Value = Op> {
     let len = 1u32..12;
-    // Objects and shared mappings of files: private ones are charged before they have their vma.
-    let shared = prop_oneof![Just(3u8), Just(5u8), Just(6u8)];
     prop_oneof![
-        1 => (place(), len.clone(), shared, 0u32..8, 0u32..20)
-            .prop_map(|(at, pages, kind, prot, offset)| Op::Map { at, pages, kind, prot, offset }),
+        2 => map(),
+        2 => (place(), len.clone(), place())
+            .prop_map(|(at, pages, to)| Op::Remap { at, pages, grown: 0, to }),
         2 => (place(), len.clone()).prop_map(|(at, pages)| Op::Unmap { at, pages }),
         3 => (place(), len, 0u32..4)
             .prop_map(|(at, pages, prot)| Op::Protect { at, pages, prot }),
@@ -185,20 +183,6 @@ fn refusable() -> impl Strategy<Value = Op> {
         3 => (place(), any::<bool>()).prop_map(|(at, write)| Op::Touch { at, write }),
         2 => Just(Op::Fork),
     ]
-}
-
-/// mremap with few pages for tables and copies; objects for splits there are.
-fn remap_with_few() -> impl Strategy<Value = Op> {
-    (place(), 1u32..12, place(), 0u32..3).prop_map(|(at, pages, to, few)| Op::WithFew {
-        op: Box::new(Op::Remap {
-            at,
-            pages,
-            grown: 0,
-            to,
-        }),
-        pages: few,
-        objects: 64,
-    })
 }
 
 fn map() -> impl Strategy<Value = Op> {
