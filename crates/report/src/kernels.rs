@@ -107,7 +107,6 @@ pub fn not_covered(kernel: Kernel) -> &'static [&'static str] {
             "LRU lists are per zone and fed through per-CPU vectors; 2.4 had one pair for all zones and no vectors",
             "kmem_cache_reap and dcache pruning by priority: slab shrinks and is trimmed by the timer as in 2.6",
             "kswapd's sleep of a second after a failure; its failures do not count for out_of_memory",
-            "with clustered pages new anonymous pages go to the active list as in 2.6",
             "the page-cache hash: its two words are in struct page (48 bytes), a radix tree without tags is used",
             "sizes of mm, inode, address_space, dentry and file are those of 2.6.0: the fact sheets have none of 2.4",
             "the task_struct at the low end of the kernel stack: a slab object of 1,584 bytes as in 2.6.0",
@@ -164,6 +163,7 @@ pub fn not_covered(kernel: Kernel) -> &'static [&'static str] {
         ],
         Kernel::V2_6_5Aa => &[
             "the -aa VM's own reclaim: that of 2.6.0, with its watermarks, stands in; its try_to_unmap rules (locked vma fails at once, young stops) are those of 2.6.7",
+            "page_referenced walks all vmas and tests a young bit before it clears it; here it ends when all ptes were seen, and clears by a locked operation at once, as in 2.6.7",
             "where page has its mapcount and vma its anon_vma (40 and 76 bytes) is an assumption",
             "a holder of i_shared_sem never sleeps, so reclaim's try at it never fails",
             BUFFERS,
@@ -191,7 +191,7 @@ pub fn not_covered(kernel: Kernel) -> &'static [&'static str] {
         Kernel::V2_6_34 => &[
             "split LRU, watermarks of 2.6.34 (here 2.6.7's), per-memory-cgroup reclaim, SLUB, RCU-freed anon_vmas, the flusher threads of 2.6.32",
             "sizes are those of 2.6.7 with the anon_vma_chain fields: the fact sheets have none of 2.6.34",
-            "the degree rule of 2015 is off; --anon-vma-reuse on has it",
+            "the degree rule of 2015 is off; --anon-vma-reuse on has it, in its form of 2022",
             BUFFERS,
             READ_AROUND,
             MSYNC,

@@ -156,7 +156,30 @@ impl Zipf {
         let at = draw.below(all);
         self.sums.partition_point(|&s| s <= at) as u32
     }
+
+    /// `wanted` different ranks in the order in which they are first drawn. After [`DRAWS_EACH`] draws for each, what is still wanted are the
+    /// hottest ranks that were not drawn.
+    fn distinct(&self, wanted: u32, draw: &mut Draw) -> Vec<u32> {
+        let wanted = (wanted as usize).min(self.sums.len());
+        let mut seen = vec![false; self.sums.len()];
+        let mut ranks = Vec::with_capacity(wanted);
+        let mut left = DRAWS_EACH * wanted;
+        while ranks.len() < wanted && left > 0 {
+            left -= 1;
+            let rank = self.draw(draw);
+            if !std::mem::replace(&mut seen[rank as usize], true) {
+                ranks.push(rank);
+            }
+        }
+        let undrawn = (0..self.sums.len()).filter(|&rank| !seen[rank]);
+        let missing = wanted - ranks.len();
+        ranks.extend(undrawn.take(missing).map(|rank| rank as u32));
+        ranks
+    }
 }
+
+/// See [`Zipf::distinct`].
+const DRAWS_EACH: usize = 8;
 
 /// A permutation of `0..n` without a table: multiplication by a unit of the ring of integers modulo n, and a shift.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,8 @@ pub struct SharedSegment {
     pub processes: u32,
     /// Pages of the segment.
     pub segment_pages: u32,
-    /// Share of the segment that each process touches before its transactions, per mille.
+    /// Share of the segment that each process touches before its transactions, per mille; of less than all, each draws its own blocks by
+    /// Zipf's law, the order of heat being the same for all.
     pub touched: u32,
     /// Private pages of each process (PGA), written once.
     pub private_pages: u32,
@@ -122,12 +123,13 @@ impl Workload for SharedSegment {
                 t.on(server).write_pages(private, len);
             }
             let mut draw = Draw::new(seed, i + 1);
-            // Hot blocks first: the first blocks by rank, all processes the same, as a warm cache has them.
-            for n in 0..self.touches() as u32 {
-                let block = if self.touched == 1000 {
-                    n / 2
-                } else {
-                    scatter.at(n / 2)
+            let touches = self.touches() as u32;
+            let ranks =
+                (self.touched < 1000).then(|| zipf.distinct(touches.div_ceil(2), &mut draw));
+            for n in 0..touches {
+                let block = match &ranks {
+                    Some(ranks) => scatter.at(ranks[(n / 2) as usize]),
+                    None => n / 2,
                 };
                 let va = base + (block * 2 + n % 2).min(self.segment_pages - 1) * PAGE_SIZE;
                 touch(t, server, va, self.reads, &mut draw);

@@ -141,6 +141,25 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
+fn distinct_ranks_are_as_many_as_wanted_hot_ones_first_and_each_draws_its_own() {
+    let zipf = Zipf::new(1000);
+    let (mut a, mut b) = (Draw::new(7, 1), Draw::new(7, 2));
+    let (first, second) = (zipf.distinct(250, &mut a), zipf.distinct(250, &mut b));
+    for ranks in [&first, &second] {
+        let mut sorted = ranks.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!((ranks.len(), sorted.len()), (250, 250));
+    }
+    let shared = first.iter().filter(|r| second.contains(r)).count();
+    // Most of the hot ranks are common, the cold ones are not.
+    assert!((100..225).contains(&shared), "{shared}");
+    assert!(first.contains(&0) && second.contains(&0));
+    // More than draws will ever find: the rest is filled up.
+    assert_eq!(zipf.distinct(1000, &mut a).len(), 1000);
+}
+
+#[test]
 fn zipf_favours_low_ranks_as_its_law_says() {
     let (zipf, mut draw) = (Zipf::new(100), Draw::new(7, 0));
     let mut count = [0u32; 100];
