@@ -683,7 +683,7 @@ fn drain_array<K: Kernel>(k: K, id: CacheId, ac: Low<ArrayCache>) {
     if avail == 0 {
         return;
     }
-    let mut n = (ac.limit(k) + 4) / 5;
+    let mut n = ac.limit(k).div_ceil(5);
     if n > avail {
         n = avail.div_ceil(2);
     }

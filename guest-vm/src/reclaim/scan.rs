@@ -196,10 +196,10 @@ fn refill_inactive_zone<K: Kernel>(k: K, z: Low<Zone>, count: u32, c: &Control) 
     while !hold.is_empty(k) {
         let page = take_tail(k, hold);
         let stays = if K::Rmap::mapped(k, page) {
-            if asks_all {
+            if asks_all || reclaim_mapped {
                 referenced(k, page) || !reclaim_mapped
             } else {
-                !reclaim_mapped || referenced(k, page)
+                true
             }
         } else {
             false
