@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`mod@find`] | which recordings there are |
 //! | [`totals`] | the totals of their reference replay |
-//! | [`loads`] | small generated loads |
+//! | [`mod@loads`] | small generated loads |
 //! | [`matrix`] | the configurations |
 //! | [`experiment`] | the runs of one configuration and what must agree |
 //! | [`resume`] | what was done before |
