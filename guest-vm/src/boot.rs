@@ -28,7 +28,7 @@ use lowmem_abi::port::ReportKind;
 
 guest_struct! {
     /// [`BootInfo`] as the guest reads it.
-    pub struct Info [K] size 116;
+    pub struct Info [K] size 120;
     at 0 => word magic, set_magic: u32;
     at 4 => word ram_frames, set_ram_frames: u32;
     at 8 => word image_end_frame, set_image_end_frame: u32;
@@ -48,6 +48,7 @@ guest_struct! {
     at 104 => word anon_vma_reuse, set_anon_vma_reuse: u32;
     at 108 => word nonlinear, set_nonlinear: u32;
     at 112 => word cluster, set_cluster: u32;
+    at 116 => word buffers, set_buffers: u32;
 }
 
 guest_struct! {

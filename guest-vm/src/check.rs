@@ -18,6 +18,7 @@ use crate::kernel::Kernel;
 use crate::layout::{Mm, Page, Vma, pg};
 use crate::page;
 use crate::page_alloc::{page_to_pfn, pfn_to_page, pfn_valid, zone};
+use crate::page_cache::buffers;
 use crate::percpu::{State, page_state};
 use crate::pgtable::{PRESENT, PSE, Pte, task_size};
 use crate::ptr::Low;
@@ -397,6 +398,7 @@ fn pages<K: Kernel>(k: K, s: &Scan, vectors: &BTreeMap<u32, u32>) -> Result<(), 
         let expected = ptes.len() as u32
             + page::swap_cached(k, page) as u32
             + in_file as u32
+            + buffers::references(k, page)
             + vectors.get(&pfn).copied().unwrap_or(0);
         if count != expected {
             return Err(Violation::PageCount {

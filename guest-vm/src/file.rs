@@ -11,13 +11,14 @@
 use crate::axes::Era;
 use crate::bug_on;
 use crate::guest_struct;
-use crate::io::submit_write;
+use crate::io::{end_page_writeback, submit_write};
 use crate::kernel::{Kernel, Oom};
 use crate::layout::{File, Mapping, Page, vm_ops as ops};
 use crate::list::ListHead;
 use crate::objects::objects;
 use crate::page::unlock_page;
 use crate::page_alloc::Gfp;
+use crate::page_cache::buffers;
 use crate::page_cache::lists;
 use crate::page_cache::track::set_page_writeback;
 use crate::page_cache::truncate::truncate_inode_pages;
@@ -159,13 +160,35 @@ pub fn id_of_mapping<K: Kernel>(k: K, mapping: Low<Mapping>) -> u32 {
     Low::<Inode>::new(mapping.va() - I_DATA).i_ino(k)
 }
 
-/// writepage of a locked page of a file whose dirty flag was cleared (mpage_writepage, block_write_full_page): under writeback,
-/// unlocked, submitted. For writeback and for reclaim's pageout.
-pub fn writepage<K: Kernel>(k: K, page: Low<Page>) {
-    let place = (id_of_mapping(k, Low::new(page.mapping(k))), page.index(k));
+/// Where a page of a file is written to.
+#[inline(always)]
+fn place<K: Kernel>(k: K, page: Low<Page>) -> (u32, u32) {
+    (id_of_mapping(k, Low::new(page.mapping(k))), page.index(k))
+}
+
+/// mpage_writepage of a locked page whose dirty flag was cleared, for writeback: under writeback, unlocked, submitted, whole if its buffers allow
+/// it.
+pub fn mpage_writepage<K: Kernel>(k: K, page: Low<Page>) {
+    if !buffers::written_whole(k, page) {
+        return block_write_full_page(k, page);
+    }
+    let to = place(k, page);
     set_page_writeback(k, page);
     unlock_page(k, page);
-    submit_write(k, page, TransferKind::FileWrite, place);
+    submit_write(k, page, TransferKind::FileWrite, to);
+}
+
+/// block_write_full_page of a locked page whose dirty flag was cleared, for reclaim's pageout: through buffers, where there are any.
+pub fn block_write_full_page<K: Kernel>(k: K, page: Low<Page>) {
+    let to = place(k, page);
+    let through_buffers = buffers::begin_write(k, page);
+    set_page_writeback(k, page);
+    unlock_page(k, page);
+    if through_buffers && !buffers::submit(k, page) {
+        end_page_writeback(k, page);
+    } else {
+        submit_write(k, page, TransferKind::FileWrite, to);
+    }
 }
 
 #[inline(always)]
@@ -254,6 +277,7 @@ pub fn mapping_init<K: Kernel>(k: K, mapping: Low<Mapping>, ops: u32) {
     mapping.set_a_ops(k, ops);
     i_mmap_init(k, mapping);
     lists::init(k, mapping);
+    mapping.private_lock(k).init(k);
     mapping.set_truncate_count(k, 0);
     mapping.set_mapping_flags(k, 0);
 }

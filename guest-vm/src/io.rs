@@ -19,7 +19,7 @@ use crate::kernel::Kernel;
 use crate::layout::{Page, pg};
 use crate::page;
 use crate::page_alloc;
-use crate::page_cache::track;
+use crate::page_cache::{buffers, track};
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::root;
@@ -150,6 +150,7 @@ fn complete_one<K: Kernel>(k: K) -> Low<Page> {
     if q.nr(k) == 0 {
         q.set_requests(k, 0);
     }
+    buffers::end_async_write(k, page);
     end_page_writeback(k, page);
     page
 }
@@ -162,7 +163,7 @@ pub fn complete_all<K: Kernel>(k: K) {
 }
 
 /// end_page_writeback: a page that reclaim wanted goes to the inactive list's tail, where it is met next.
-fn end_page_writeback<K: Kernel>(k: K, page: Low<Page>) {
+pub fn end_page_writeback<K: Kernel>(k: K, page: Low<Page>) {
     if page::test_and_clear(k, page, pg::RECLAIM) {
         rotate_reclaimable_page(k, page);
     }

@@ -476,7 +476,7 @@ fn mapping_bytes<K: Kernel>(k: K) -> u32 {
 
 guest_struct! {
     /// address_space, inside the inode. Up to 2.6.6 (list form): i_mmap, i_mmap_shared, the semaphore i_shared_sem; words at its end that
-    /// nobody reads here (private_lock, private_list) hold what only the rebuilt kernel has. 2.6.7: one prio_tree, the list of
+    /// nobody reads here (private_list) hold what only the rebuilt kernel has. 2.6.7: one prio_tree, the list of
     /// nonlinear vmas, a spin lock.
     pub struct Mapping [K k] size mapping_bytes(k);
     at 0 => word host, set_host: u32;
@@ -531,6 +531,11 @@ impl Low<Mapping> {
     #[inline(always)]
     pub fn i_shared_sem<K: Kernel>(self, k: K) -> Low<Semaphore> {
         self.field(mapping_i_mmap_at(k) + 16)
+    }
+    /// private_lock, which guards the buffers of its pages.
+    #[inline(always)]
+    pub fn private_lock<K: Kernel>(self, k: K) -> Low<SpinLock> {
+        self.field(mapping_truncate_at(k) + 12)
     }
     /// i_mmap_writable, counted where [`has_i_mmap_writable`].
     #[inline(always)]

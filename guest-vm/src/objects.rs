@@ -11,6 +11,7 @@ use crate::kmap::{KmType, kmap_atomic, kunmap_atomic};
 use crate::layout::{File, Mapping, Mm, Page, pg};
 use crate::lru;
 use crate::page_alloc::{self, Gfp};
+use crate::page_cache::buffers;
 use crate::ptr::Low;
 use crate::root;
 use crate::swap::{self, SwapInfo};
@@ -41,6 +42,11 @@ guest_struct! {
     at 60 => word swap_mm, set_swap_mm: Low<Mm>;
     /// 0: clusters of nonlinear vmas are unmapped, 1: whole vmas.
     at 28 => word nonlinear, set_nonlinear: u32;
+    /// Which pages of files have buffer heads ([`buffers`]), the limit of their number, and whether it is passed.
+    at 36 => word buffers, set_buffers: u32;
+    at 40 => word max_buffer_heads, set_max_buffer_heads: u32;
+    at 44 => word buffer_heads_over_limit, set_buffer_heads_over_limit: u32;
+    at 48 => part page_uptodate_lock: SpinLock;
     at 64 => part swapper_space: Mapping;
     at 192 => part swap: SwapInfo;
     /// Heads of the file table's hash chains.
@@ -69,6 +75,7 @@ pub fn init<K: Kernel>(k: K) -> Result<(), Oom> {
     o.set_chain_line(k, if line == 0 { 128 } else { line });
     o.set_young_flush(k, boot_word(k, offset_of!(BootInfo, young_flush)));
     o.set_nonlinear(k, boot_word(k, offset_of!(BootInfo, nonlinear)));
+    buffers::init(k, boot_word(k, offset_of!(BootInfo, buffers)));
     o.set_cpus(k, boot_word(k, offset_of!(BootInfo, cpus)));
     o.set_anonymous_objects(k, 0);
     o.set_swap_mm(k, Low::NULL);

@@ -20,6 +20,7 @@ use crate::kernel::{Kernel, Oom};
 use crate::layout::{File, Mm, Page, Pgd, Task, Vma, page_struct_bytes, pg};
 use crate::list::ListHead;
 use crate::page_alloc::{Gfp, alloc_pages, free_pages, page_address, virt_to_page, zone};
+use crate::page_cache::buffers::{self, BufferHead};
 use crate::percpu::{State, mod_page_state, page_state};
 use crate::ptr::Low;
 use crate::radix_tree::RadixNode;
@@ -104,7 +105,7 @@ caches! {
     Inode, "inode_cache", Inode, Line;
     /// dentry.
     Dentry, "dentry_cache", Dentry, Word;
-    /// buffer_head.
+    /// buffer_head; constructed zero, on no list.
     BufferHead, "buffer_head", BufferHead, Word;
     /// radix_tree_node; constructed zero.
     RadixNode, "radix_tree_node", RadixTree, Word;
@@ -148,7 +149,7 @@ impl CacheId {
             CacheId::Filp => File::size(k),
             CacheId::Inode => Inode::size(k),
             CacheId::Dentry => Dentry::size(k),
-            CacheId::BufferHead => 48,
+            CacheId::BufferHead => BufferHead::size(k),
             CacheId::RadixNode => RadixNode::size(k),
             // shmem_inode_info: the bare inode and 88 bytes of its own, of which 16 direct swap entries (recalled).
             CacheId::ShmInode => Inode::size(k) + crate::shmem::Info::size(k),
@@ -484,6 +485,7 @@ fn construct<K: Kernel>(k: K, id: CacheId, object: u32) {
                 at += 4;
             }
         }
+        CacheId::BufferHead => buffers::construct(k, Low::new(object)),
         CacheId::AnonVma => {
             Low::<SpinLock>::new(object).init(k);
             Low::<ListHead>::new(object.wrapping_add(4)).init(k);
@@ -509,7 +511,6 @@ fn construct<K: Kernel>(k: K, id: CacheId, object: u32) {
         | CacheId::Filp
         | CacheId::Inode
         | CacheId::Dentry
-        | CacheId::BufferHead
         | CacheId::ShmInode
         | CacheId::AnonVmaChain
         | CacheId::Stack => {}

@@ -172,7 +172,7 @@ fn the_guest_reads_boot_information_where_the_abi_puts_it() {
         assert_eq!(offset::<$T, Anon>(stringify!($f)) as usize, offset_of!($A, $f), stringify!($f));
     )* } }
     same!(Info, BootInfo: magic, ram_frames, image_end_frame, cpus, hz, entry, stack_bytes, young_flush, chain_line,
-        file_vmas, layout_seed, swap_slots, vfork_is_fork, nx, symbols, anon_vma_reuse, nonlinear);
+        file_vmas, layout_seed, swap_slots, vfork_is_fork, nx, symbols, anon_vma_reuse, nonlinear, cluster, buffers);
     same!(InfoSymbols, Symbols: exception_stubs, system_call, tick, resched, unmap, sysenter, trampoline_start,
         trampoline_end, user_copy_start, user_copy_end, user_copy_fixup);
 }

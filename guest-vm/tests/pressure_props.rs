@@ -105,8 +105,8 @@ schemes! {
     lists_of_2_6_0: PteChains, Listed, V2_6_0, 0;
     lists_of_2_6_0_objrmap: Hybrid, Listed, V2_6_0, 0;
     lists_of_2_6_5_aa: AnonVmaMap, Listed, V2_6_0, 0, nonlinear = 1;
-    lists_of_2_4: SwapOut, Old, V2_4, 0;
-    lists_of_rhel3: PteChains, OldSplitHigh, V2_6_0, 0;
+    lists_of_2_4: SwapOut, Old, V2_4, 0, buffers = 2;
+    lists_of_rhel3: PteChains, OldSplitHigh, V2_6_0, 0, buffers = 2;
     anon_vma_rfc_2_6_0: AnonVmaRfc, Listed, V2_6_0, 0;
     anon_vma_rfc_2_6_7: AnonVmaRfc, Split, V2_6_7, 1;
     anon_vma_chain_2_6_8: AnonVmaChain, Direct, V2_6_8, 1;
@@ -116,7 +116,7 @@ schemes! {
     up_anon_vma: AnonVmaMap, Up<Direct>, V2_6_7, 1;
     up_anon_vma_rfc: AnonVmaRfc, Up<Direct>, V2_6_7, 0, nonlinear = 1;
     up_anon_vma_chain: AnonVmaChain, Up<Direct>, V2_6_8, 1, anon_vma_reuse = 1;
-    up_anonmm: AnonmmMap, Up<Split>, V2_6_7, 0;
+    up_anonmm: AnonmmMap, Up<Split>, V2_6_7, 0, buffers = 0;
     up_objrmap: Hybrid, Up<Listed>, V2_6_0, 0;
     up_pte_chain: PteChains, Up<Split>, V2_6_0, 0;
     up_pte_chain_v1: SingleChains, Up<Direct>, V2_6_0, 1;

@@ -42,6 +42,8 @@ pub struct BootInfo {
     pub nonlinear: u32,
     /// PAGE_MMUSHIFT of a clustered kernel: log2 of the frames of a page, 0 to 4.
     pub cluster: u32,
+    /// Which pages of files have buffer heads: 0 none, 1 those that are written, 2 those that are read as well.
+    pub buffers: u32,
 }
 
 impl BootInfo {

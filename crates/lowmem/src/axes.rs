@@ -58,6 +58,9 @@ pub(crate) fn matrix(
     widen(&mut rows, &parse(&args.page_cache)?, |c, v| {
         c.page_cache = *v
     });
+    widen(&mut rows, &parse(&args.buffer_heads)?, |c, v| {
+        c.buffer_heads = *v
+    });
     widen(&mut rows, &parse(&args.highpte)?, |c, v| c.highpte = *v);
     widen(&mut rows, &parse(&args.build)?, |c, v| c.build = *v);
     widen(&mut rows, &parse(&args.reclaim)?, |c, v| c.reclaim = *v);
@@ -166,6 +169,7 @@ pub(crate) fn values(c: &Config) -> Vec<(&'static str, String)> {
         ("file_vmas", c.file_vmas.to_string()),
         ("nonlinear", c.nonlinear.to_string()),
         ("page_cache", c.page_cache.to_string()),
+        ("buffer_heads", c.buffer_heads.to_string()),
         ("cluster", c.cluster.to_string()),
         ("highpte", c.highpte.to_string()),
         ("build", c.build.to_string()),

@@ -10,8 +10,8 @@ use crate::workload::Layout;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lowmem_report::axis::Status;
 use lowmem_report::config::{
-    AnonVmaReuse, Build, Entry, FileVmas, Highpte, Kernel, Nonlinear, PageCache, Reclaim, Rmap,
-    Split, Stack, YoungFlush,
+    AnonVmaReuse, BufferHeads, Build, Entry, FileVmas, Highpte, Kernel, Nonlinear, PageCache,
+    Reclaim, Rmap, Split, Stack, YoungFlush,
 };
 use std::path::PathBuf;
 
@@ -125,6 +125,8 @@ pub(crate) struct AxisArgs {
     pub(crate) nonlinear: Vec<String>,
     #[arg(long, value_delimiter = ',', value_name = "I", help = one_of("Tracking of a file's dirty pages", PageCache::VALUES))]
     pub(crate) page_cache: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "V", help = one_of("Pages of files that have buffer heads", BufferHeads::VALUES))]
+    pub(crate) buffer_heads: Vec<String>,
     /// Page clustering (PAGE_MMUSHIFT), log2 of the 4 KB frames of a page: 0 to 4
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub(crate) cluster: Vec<u8>,

@@ -18,6 +18,7 @@ use guest_vm::layout::{Mm, Page, Vma, pg, vm};
 use guest_vm::mm::vma::find_vma_prev;
 use guest_vm::page::linear_page_index;
 use guest_vm::page_alloc::{pfn_to_page, pfn_valid};
+use guest_vm::page_cache::buffers;
 use guest_vm::pgtable::{Pte, task_size};
 use guest_vm::ptr::Low;
 use guest_vm::rmap::chained::PteAddr;
@@ -115,8 +116,11 @@ impl Machine {
                 .filter(|&i| vector.page(k, i) == page)
                 .count() as u32;
         }
-        let expected =
-            mapcount + u32::from(page::swap_cached(k, page)) + u32::from(self.in_file(page)) + held;
+        let expected = mapcount
+            + u32::from(page::swap_cached(k, page))
+            + u32::from(self.in_file(page))
+            + buffers::references(k, page)
+            + held;
         // Chains count groups of ptes of a clustered page, each of at least one.
         let groups = cluster::clustered(k) && page.count(k) > expected;
         if page.count(k) != expected && !groups {

@@ -19,7 +19,9 @@ use guest_vm::ptr::Low;
 use lowmem_abi::boot::{BootInfo, CpuStart};
 use lowmem_abi::port::{Report, ReportKind};
 use lowmem_cost::Preset;
-use lowmem_report::config::{AnonVmaReuse, Entry, FileVmas, Nonlinear, Reclaim, Stack, YoungFlush};
+use lowmem_report::config::{
+    AnonVmaReuse, BufferHeads, Entry, FileVmas, Nonlinear, Reclaim, Stack, YoungFlush,
+};
 use lowmem_report::{Config, Outcome};
 use std::backtrace::BacktraceStatus;
 use std::panic::AssertUnwindSafe;
@@ -332,6 +334,11 @@ fn boot_info(config: &Config, image: &Image, hardware: Hardware) -> BootInfo {
         nonlinear: match config.nonlinear {
             Nonlinear::Clusters => 0,
             Nonlinear::Whole => 1,
+        },
+        buffers: match config.buffer_heads {
+            BufferHeads::None => 0,
+            BufferHeads::Written => 1,
+            BufferHeads::All => 2,
         },
         cluster: u32::from(config.cluster),
     }

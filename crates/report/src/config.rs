@@ -104,6 +104,18 @@ axis! {
 }
 
 axis! {
+    /// Which pages of files have buffer heads, in low memory.
+    pub enum BufferHeads("buffer_heads") {
+        /// Those that write() or reclaim writes (Linux 2.6).
+        Written: "written", Built;
+        /// Those that are read as well (Linux 2.4).
+        All: "all", Built;
+        /// None (ext2 mounted nobh).
+        None: "none", Built;
+    }
+}
+
+axis! {
     /// How the pages of a file are indexed.
     pub enum PageCache("page_cache") {
         /// A radix tree with tags.
@@ -208,6 +220,9 @@ pub struct Config {
     pub nonlinear: Nonlinear,
     /// Index of a file's pages.
     pub page_cache: PageCache,
+    /// Buffer heads of a file's pages.
+    #[serde(default)]
+    pub buffer_heads: BufferHeads,
     /// Page clustering: log2 of the hardware pages in a kernel page.
     pub cluster: u8,
     /// Pte pages in high memory.
@@ -251,6 +266,7 @@ impl Default for Config {
             file_vmas: FileVmas::default(),
             nonlinear: Nonlinear::default(),
             page_cache: PageCache::default(),
+            buffer_heads: BufferHeads::default(),
             cluster: 0,
             highpte: Highpte::default(),
             chain_line: 128,
@@ -399,6 +415,7 @@ impl Config {
             parts.extend([
                 own(format!("file_vmas {}", self.file_vmas)),
                 own(format!("page_cache {}", self.page_cache)),
+                own(format!("buffer_heads {}", self.buffer_heads)),
                 own(format!("highpte {}", self.highpte)),
                 own(self.build.to_string()),
                 own(format!("nonlinear {}", self.nonlinear)),

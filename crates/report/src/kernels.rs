@@ -7,8 +7,8 @@
 //! Invariant: [`config_of`] of the default kernel is [`Config::default`].
 
 use crate::config::{
-    AnonVmaReuse, Config, FileVmas, Highpte, Kernel, Nonlinear, PageCache, Reclaim, Rmap, Split,
-    YoungFlush,
+    AnonVmaReuse, BufferHeads, Config, FileVmas, Highpte, Kernel, Nonlinear, PageCache, Reclaim,
+    Rmap, Split, YoungFlush,
 };
 
 /// What `--kernel` alone means.
@@ -23,6 +23,7 @@ pub fn config_of(kernel: Kernel) -> Config {
             rmap: Rmap::SwapOut,
             file_vmas: FileVmas::List,
             page_cache: PageCache::Lists,
+            buffer_heads: BufferHeads::All,
             reclaim: Reclaim::V2_4,
             hz: 100,
             ..base
@@ -60,6 +61,7 @@ pub fn config_of(kernel: Kernel) -> Config {
             rmap: Rmap::PteChain,
             file_vmas: FileVmas::List,
             page_cache: PageCache::Lists,
+            buffer_heads: BufferHeads::All,
             highpte: Highpte::On,
             reclaim: Reclaim::V2_6_0,
             hz: 100,
@@ -77,7 +79,7 @@ pub fn config_of(kernel: Kernel) -> Config {
 
 /// What no preset has; the last [`PDFLUSH_ONLY`] concern kernels with pdflush.
 const COMMON: [&str; 7] = [
-    "buffer heads: files behave as on ext2 with nobh, no page is kept for its buffers",
+    "buffer heads of metadata, and of blocks smaller than 4 KB: a page of a file has one for each 4 KB",
     "read-around on file faults: a fault reads the one page it needs",
     "msync: dirty pages of shared maps go out by age, by the dirty limits, by fsync or by reclaim",
     "the swap map lies in low memory (1 MB): vmalloc asked for high memory first",

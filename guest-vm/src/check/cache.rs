@@ -1,14 +1,16 @@
-//! Rule 9 and its like for lists: what mappings, inodes and counters say of dirty pages and of pages under way, against the pages
-//! themselves.
+//! Rule 9 and its like for lists: what mappings, inodes, counters and buffers say of dirty pages and of pages under way, against the
+//! pages themselves.
 
 use super::{Violation, each_file};
 use crate::axes::CacheKind;
+use crate::cluster;
 use crate::file::{I_DATA, Inode};
 use crate::io;
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, Page, pg, vm_ops};
 use crate::list::ListHead;
 use crate::page;
+use crate::page_cache::buffers::{self, BufferHead, bh};
 use crate::page_cache::lists;
 use crate::percpu::{State, WORK_WRITEBACK, page_state, this_cpu};
 use crate::ptr::Low;
@@ -16,7 +18,7 @@ use crate::radix_tree::{self, Tag};
 use crate::writeback::inode::{I_DIRTY_PAGES, of_list};
 use crate::writeback::state;
 use crate::writeback::writer::{Phase, phase};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether a writer has cleared the dirty flag of `p` and not yet marked it as under writeback.
 fn on_its_way<K: Kernel>(k: K, p: Low<Page>) -> bool {
@@ -71,7 +73,47 @@ fn wrong(file: u32, index: u32, what: &'static str) -> Violation {
     Violation::PageTree { file, index, what }
 }
 
+/// The buffers of page `index` of a file, counted: a ring of one for each block, of this page, dirty ones only where the page is, locked
+/// ones only where it is under way.
+fn buffers_of<K: Kernel>(k: K, id: u32, index: u32, p: Low<Page>) -> Result<u32, Violation> {
+    if !buffers::has(k, p) {
+        return match page::test(k, p, pg::PRIVATE) || p.private(k) != 0 {
+            true => Err(wrong(id, index, "PG_private without buffers")),
+            false => Ok(0),
+        };
+    }
+    let (blocks, mut seen) = (cluster::mmu_count(k), BTreeSet::new());
+    let dirty = page::test(k, p, pg::DIRTY) || on_its_way(k, p);
+    let under_way = page::test(k, p, pg::WRITEBACK);
+    let mut b = Low::<BufferHead>::new(p.private(k));
+    while seen.len() < blocks as usize && !b.is_null() && seen.insert(b.va()) {
+        let state = b.b_state(k);
+        let rules = [
+            (b.b_page(k) == p, "buffer of another page"),
+            (b.b_count(k) == 0, "buffer in use"),
+            (
+                state & 1 << bh::DIRTY == 0 || dirty,
+                "dirty buffer, clean page",
+            ),
+            (state & 1 << bh::LOCK == 0 || under_way, "locked buffer"),
+            (
+                state & 1 << bh::DIRTY == 0 || state & 1 << bh::UPTODATE != 0,
+                "dirty buffer without data",
+            ),
+        ];
+        if let Some((_, what)) = rules.iter().find(|(holds, _)| !holds) {
+            return Err(wrong(id, index, what));
+        }
+        b = b.b_this_page(k);
+    }
+    if seen.len() != blocks as usize || b.va() != p.private(k) {
+        return Err(wrong(id, index, "ring of buffers"));
+    }
+    Ok(blocks)
+}
+
 pub(super) fn check<K: Kernel>(k: K) -> Result<(), Violation> {
+    let mut buffers = 0;
     let mut files = Vec::new();
     each_file(k, |f| files.push((f.id(k), f.f_mapping(k))));
     let mut dirty = 0;
@@ -85,7 +127,8 @@ pub(super) fn check<K: Kernel>(k: K) -> Result<(), Violation> {
             continue;
         }
         let mut any = false;
-        for (_, p) in pages {
+        for (index, p) in pages {
+            buffers += buffers_of(k, id, index, p)?;
             if page::test(k, p, pg::DIRTY) {
                 dirty += 1;
                 any = true;
@@ -94,6 +137,9 @@ pub(super) fn check<K: Kernel>(k: K) -> Result<(), Violation> {
         must_be_listed.push((id, Low::<Inode>::new(mapping.va() - I_DATA), any));
     }
     inodes(k, &must_be_listed)?;
+    if buffers::count(k) != buffers {
+        return Err(wrong(buffers, buffers::count(k), "bh_accounting"));
+    }
     if page_state(k, State::NrDirty) != dirty {
         return Err(wrong(dirty, page_state(k, State::NrDirty), "nr_dirty"));
     }

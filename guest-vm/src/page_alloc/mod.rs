@@ -35,6 +35,8 @@ pub enum Gfp {
     Kernel,
     /// GFP_ATOMIC: low memory, may go deeper into the reserve.
     Atomic,
+    /// GFP_NOFS: low memory, may sleep, but reclaim may not write pages of files for it.
+    NoFs,
     /// GFP_HIGHUSER: any zone, high first.
     HighUser,
 }
@@ -48,7 +50,7 @@ impl Gfp {
     /// __GFP_FS: reclaim may write pages of files for it.
     #[inline(always)]
     pub const fn may_enter_fs(self) -> bool {
-        !matches!(self, Gfp::Atomic)
+        !matches!(self, Gfp::Atomic | Gfp::NoFs)
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | [`buffers`] | buffer heads: what pages have for each block on the disk |
 //! | [`track`] | what a mapping knows of its dirty pages and of those being written, with tags and with lists |
 //! | [`lists`] | the four lists of 2.6.0 |
 //! | [`truncate`] | pages behind a file's new end: out of page tables, out of the cache |
@@ -15,6 +16,7 @@
 //!
 //! Invariant: a page with a mapping is in that mapping's tree at its index and holds one reference for it.
 
+pub mod buffers;
 pub mod lists;
 pub mod track;
 pub mod truncate;
@@ -124,6 +126,9 @@ pub fn cached_pages<K: Kernel>(k: K) -> u32 {
 /// truncate_complete_page: a locked page leaves its mapping; the tree's reference goes.
 pub fn truncate_complete_page<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) {
     bug_on!(k, PageCache, page.mapping(k) != mapping.va(), page.va());
+    if page::in_file(k, page) {
+        buffers::invalidate_page(k, page, 0);
+    }
     track::cancel_dirty(k, mapping, page);
     page::clear(k, page, pg::UPTODATE);
     let irq = k.irq_save();
@@ -150,6 +155,13 @@ pub fn copy_highpage<K: Kernel>(k: K, to: Low<Page>, from: Low<Page>) {
     kunmap_atomic(k, target, KmType::User1);
 }
 
+/// a_ops->readpage of a locked page of a file: what the device has at (file, index).
+pub(crate) fn read_page<K: Kernel>(k: K, page: Low<Page>, place: (u32, u32)) {
+    buffers::begin_read(k, page);
+    cluster::transfer(k, TransferKind::FileRead, page, place);
+    buffers::end_read(k, page);
+}
+
 /// The page of `file` at `index` with a reference: from the cache, or read (zero-filled for shared objects).
 pub fn file_read_page<K: Kernel>(k: K, file: Low<File>, index: u32) -> Result<Found, Oom> {
     let mapping = file::mapping(k, file);
@@ -165,7 +177,7 @@ pub fn file_read_page<K: Kernel>(k: K, file: Low<File>, index: u32) -> Result<Fo
         page::put_page(k, page);
         return Err(e);
     }
-    cluster::transfer(k, TransferKind::FileRead, page, (file.id(k), index));
+    read_page(k, page, (file.id(k), index));
     page::set(k, page, pg::UPTODATE);
     page::unlock_page(k, page);
     Ok(Found { page, major: true })

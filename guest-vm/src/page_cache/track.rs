@@ -13,7 +13,7 @@ use crate::bug_on;
 use crate::kernel::Kernel;
 use crate::layout::{Mapping, Page, pg, vm_ops};
 use crate::page;
-use crate::page_cache::lists;
+use crate::page_cache::{buffers, lists};
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::radix_tree::{self, Tag};
@@ -36,7 +36,7 @@ fn index_of<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     }
 }
 
-/// set_page_dirty: the flag; for pages of a mapping also tag or list, and for files the inode.
+/// set_page_dirty: the flag; for pages of a mapping also tag or list, and for files their buffers and the inode.
 pub fn set_page_dirty<K: Kernel>(k: K, page: Low<Page>) {
     let mapping = page::page_mapping(k, page);
     if mapping.is_null() {
@@ -45,9 +45,18 @@ pub fn set_page_dirty<K: Kernel>(k: K, page: Low<Page>) {
         }
         return;
     }
+    if accounted(k, mapping) {
+        buffers::set_dirty(k, mapping, page);
+    }
+    set_page_dirty_nobuffers(k, page);
+}
+
+/// __set_page_dirty_nobuffers of a page of a mapping.
+pub fn set_page_dirty_nobuffers<K: Kernel>(k: K, page: Low<Page>) {
     if page::test_and_set(k, page, pg::DIRTY) {
         return;
     }
+    let mapping = page::page_mapping(k, page);
     let file = accounted(k, mapping);
     let irq = k.irq_save();
     mapping.tree_lock(k).lock(k);
@@ -76,6 +85,20 @@ pub fn cancel_dirty<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) {
     if page::test_and_clear(k, page, pg::DIRTY) && accounted(k, mapping) {
         mod_page_state(k, State::NrDirty, u32::MAX);
     }
+}
+
+/// clear_page_dirty of a page of a file: it need not be written after all.
+pub fn clear_page_dirty<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) {
+    let irq = k.irq_save();
+    mapping.tree_lock(k).lock(k);
+    if page::test_and_clear(k, page, pg::DIRTY) {
+        if matches!(k.axes().page_cache, CacheKind::Tagged) {
+            radix_tree::tag_clear(k, mapping.page_tree(k), page.index(k), Tag::Dirty);
+        }
+        mod_page_state(k, State::NrDirty, u32::MAX);
+    }
+    mapping.tree_lock(k).unlock(k);
+    k.irq_restore(irq);
 }
 
 /// clear_page_dirty_for_io (2.6.0: test_clear_page_dirty) of a locked page of a file: whether it was dirty. What follows must be

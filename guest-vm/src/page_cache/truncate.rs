@@ -18,7 +18,7 @@ use crate::list::ListHead;
 use crate::lru;
 use crate::mm::zap::{zap_nonlinear, zap_page_range};
 use crate::page;
-use crate::page_cache;
+use crate::page_cache::{self, buffers};
 use crate::ptr::Low;
 use crate::radix_tree;
 use crate::rmap::file::{FileVmas, SHARED, lock_i_mmap, unlock_i_mmap};
@@ -51,6 +51,9 @@ fn truncate_partial_page<K: Kernel>(k: K, mapping: Low<Mapping>, first: u32) {
     }
     page::lock_page(k, page);
     wait_on_page_writeback(k, page);
+    if page::in_file(k, page) {
+        buffers::invalidate_page(k, page, cluster::sub_of(k, first));
+    }
     let at = kmap_atomic(k, page, KmType::User0);
     let mut sub = cluster::sub_of(k, first);
     while sub < cluster::mmu_count(k) {

@@ -1,28 +1,27 @@
 //! write(): user bytes into pages of the cache (generic_file_aio_write_nolock, mm/filemap.c of 2.6.7).
 //!
 //! For each page: the user's bytes are touched first, so that the copy under kmap_atomic cannot fault; the page is found or made and
-//! locked; if it is new and only part of it is written it is read (prepare_write); the copy; dirty (commit_write); unlocked; then
+//! locked; it gets its buffers, and if it is new and only part of it is written it is read (prepare_write); the copy; dirty (commit_write); unlocked; then
 //! the writer may have to help with writeback (balance_dirty_pages_ratelimited). Left out: i_sem, file sizes, timestamps,
-//! journals, buffer heads (get_block), O_SYNC, O_DIRECT.
+//! journals, O_SYNC, O_DIRECT.
 //!
 //! Invariant: a page is up to date before its lock is given back.
 
 use crate::cluster;
 use crate::kernel::{Efault, Kernel, Oom};
 use crate::kmap::{KmType, kmap, kmap_atomic, kunmap, kunmap_atomic};
-use crate::layout::{File, Page, has_page_virtual, pg};
+use crate::layout::{File, Page, has_page_virtual, pg, vm_ops};
 use crate::lru;
 use crate::mm::Errno;
 use crate::page;
 use crate::page_alloc::{self, Gfp};
-use crate::page_cache::{add_to_page_cache_lru, clear_highpage, find_get_page};
+use crate::page_cache::{self, add_to_page_cache_lru, buffers, clear_highpage, find_get_page};
 use crate::percpu::this_cpu;
 use crate::ptr::{Kmapped, Low};
 use crate::uaccess::copy_from_user;
 use crate::writeback::balance::balance_dirty_pages_ratelimited;
 use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
 use lowmem_abi::owner::Owner;
-use lowmem_abi::port::TransferKind;
 
 /// Where in the per-CPU page the byte that touches the user's buffer is read to.
 const TOUCHED: u32 = 244;
@@ -52,16 +51,15 @@ pub fn file_write<K: Kernel>(k: K, file: Low<File>, r: Request) -> Result<u32, E
         let n = if left < room { left } else { room };
         fault_in_pages_readable(k, from, first_part(k, n, offset))?;
         let page = grab_cache_page(k, file, index).map_err(|_| Errno::Enomem)?;
-        if !page::test(k, page, pg::UPTODATE) {
-            if n != cluster::page_bytes(k) {
+        let range = (offset, offset + n);
+        if let Err(e) = prepare_write(k, file, page, range, from) {
+            if !page::test(k, page, pg::UPTODATE) {
                 read(k, file, page, index);
+                page::set(k, page, pg::UPTODATE);
             }
-            // Reclaim on behalf of the new page may have taken the buffer; the real copy would fail and be made again by kmap.
-            if let Err(e) = fault_in_pages_readable(k, from, first_part(k, n, offset)) {
-                page::unlock_page(k, page);
-                page::put_page(k, page);
-                return Err(e);
-            }
+            page::unlock_page(k, page);
+            page::put_page(k, page);
+            return Err(e);
         }
         let copied = if cluster::clustered(k) {
             copy_frames(k, page, (from, n), offset)
@@ -72,7 +70,11 @@ pub fn file_write<K: Kernel>(k: K, file: Low<File>, r: Request) -> Result<u32, E
             copied
         };
         page::set(k, page, pg::UPTODATE);
-        page::set_page_dirty(k, page);
+        if is_file(k, file) && buffers::has(k, page) {
+            buffers::commit_write(k, page, range);
+        } else {
+            page::set_page_dirty(k, page);
+        }
         page::unlock_page(k, page);
         lru::mark_page_accessed(k, page);
         page::put_page(k, page);
@@ -84,6 +86,37 @@ pub fn file_write<K: Kernel>(k: K, file: Low<File>, r: Request) -> Result<u32, E
         index = index.wrapping_add(1);
     }
     Ok(r.bytes)
+}
+
+/// a_ops->prepare_write of the bytes `range` of a locked page: buffers, and what the write leaves of a new page. Then the first byte of
+/// the source, at user address `from`, is touched again: reclaim on behalf of page or buffers may have taken it. (The real copy would fail then, and
+/// be made again by kmap.)
+fn prepare_write<K: Kernel>(
+    k: K,
+    file: Low<File>,
+    page: Low<Page>,
+    range: (u32, u32),
+    from: u32,
+) -> Result<(), Errno> {
+    let n = range.1 - range.0;
+    let fresh = !page::test(k, page, pg::UPTODATE);
+    let bare = is_file(k, file) && !buffers::has(k, page);
+    if is_file(k, file) {
+        buffers::prepare_write(k, page, range).map_err(|_| Errno::Enomem)?;
+    }
+    if fresh && n != cluster::page_bytes(k) {
+        read(k, file, page, page.index(k));
+    }
+    if fresh || bare {
+        fault_in_pages_readable(k, from, first_part(k, n, range.0))?;
+    }
+    Ok(())
+}
+
+/// Whether it is a file on the disk, not a shared object.
+#[inline(always)]
+fn is_file<K: Kernel>(k: K, file: Low<File>) -> bool {
+    file.f_mapping(k).a_ops(k) == vm_ops::FILE
 }
 
 /// Where the copy goes: kmap of 2.4 (generic_file_write), kmap_atomic since 2003-07.
@@ -167,8 +200,8 @@ fn grab_cache_page<K: Kernel>(k: K, file: Low<File>, index: u32) -> Result<Low<P
 
 /// prepare_write of a part: the rest comes from the device, or is zero.
 fn read<K: Kernel>(k: K, file: Low<File>, page: Low<Page>, index: u32) {
-    if file.f_mapping(k).a_ops(k) == crate::layout::vm_ops::FILE {
-        cluster::transfer(k, TransferKind::FileRead, page, (file.id(k), index));
+    if is_file(k, file) {
+        page_cache::read_page(k, page, (file.id(k), index));
     } else {
         clear_highpage(k, page);
     }

@@ -221,7 +221,7 @@ impl Request {
     #[inline(always)]
     pub fn highest(&self) -> u32 {
         match self.gfp {
-            Gfp::Kernel | Gfp::Atomic => ZoneKind::Normal as u32,
+            Gfp::Kernel | Gfp::Atomic | Gfp::NoFs => ZoneKind::Normal as u32,
             Gfp::HighUser => ZoneKind::HighMem as u32,
         }
     }

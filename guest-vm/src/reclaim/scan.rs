@@ -3,7 +3,7 @@
 //!
 //! Active pages are looked at from the tail: mapped ones go back unasked while `mapped_ratio/2 + distress + swappiness` is below
 //! 100, else page_referenced decides; 2.6.0 asks page_referenced first, of every one, and so clears its young bits. Inactive pages are isolated 32 at a time and handed to
-//! [`super::shrink_list`]. Left out: buffer heads; a page whose count is 0 (being freed on another CPU).
+//! [`super::shrink_list`]. Left out: a page whose count is 0 (being freed on another CPU).
 //!
 //! Invariant: a zone's counters equal its lists whenever its lock is free.
 
@@ -16,6 +16,7 @@ use crate::list::ListHead;
 use crate::lru::{PAGEVEC_SIZE, add_to_active, add_to_inactive, lru_add_drain, release_pages};
 use crate::page;
 use crate::page_alloc::{Gfp, Zone, zone};
+use crate::page_cache::buffers;
 use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::rmap::ReverseMap;
@@ -252,22 +253,28 @@ fn put_back_refilled<K: Kernel>(k: K, z: Low<Zone>) {
         );
         add_to_inactive(k, z, page);
         deactivated += 1;
-        irq = release_later(k, z, page, irq);
+        irq = release_later(k, z, page, irq, buffers::over_limit(k));
+    }
+    if buffers::over_limit(k) {
+        unlock(k, z, irq);
+        buffers::strip(k, s.release(k));
+        irq = lock(k, z);
     }
     while !s.l_active(k).is_empty(k) {
         let page = take_tail(k, s.l_active(k));
         bug_on!(k, Reclaim, page::test_and_set(k, page, pg::LRU), page.va());
         add_to_active(k, z, page);
-        irq = release_later(k, z, page, irq);
+        irq = release_later(k, z, page, irq, false);
     }
     unlock(k, z, irq);
     release_pages(k, s.release(k));
     mod_page_state(k, State::PgDeactivate, deactivated);
 }
 
-/// Puts a page whose reference must go into the vector; a full vector is emptied with the lock dropped.
+/// Puts a page whose reference must go into the vector; a full vector is emptied with the lock dropped, its pages stripped of their buffers
+/// before if `strips`.
 #[inline]
-fn release_later<K: Kernel>(k: K, z: Low<Zone>, page: Low<Page>, irq: u32) -> u32 {
+fn release_later<K: Kernel>(k: K, z: Low<Zone>, page: Low<Page>, irq: u32, strips: bool) -> u32 {
     let pvec = state(k).release(k);
     let nr = pvec.nr(k);
     pvec.set_page(k, nr, page);
@@ -276,6 +283,9 @@ fn release_later<K: Kernel>(k: K, z: Low<Zone>, page: Low<Page>, irq: u32) -> u3
         return irq;
     }
     unlock(k, z, irq);
+    if strips {
+        buffers::strip(k, pvec);
+    }
     release_pages(k, pvec);
     lock(k, z)
 }
@@ -336,7 +346,7 @@ fn shrink_cache<K: Kernel>(k: K, z: Low<Zone>, max_scan: u32, wanted: u32, c: &m
             } else {
                 add_to_inactive(k, z, page);
             }
-            irq = release_later(k, z, page, irq);
+            irq = release_later(k, z, page, irq, false);
         }
     }
     unlock(k, z, irq);

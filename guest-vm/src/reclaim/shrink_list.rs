@@ -1,9 +1,9 @@
 //! shrink_list: what becomes of each isolated page (mm/vmscan.c), and pageout, which starts its write.
 //!
 //! Order of checks, 2.6.7: trylock; under writeback: keep; page_referenced and in use: activate; anonymous without slot: add_to_swap;
-//! try_to_unmap; dirty: keep if referenced or the caller may not write, else pageout; last, under the tree lock, free if nobody but
+//! try_to_unmap; dirty: keep if referenced or the caller may not write, else pageout; buffers must go; last, under the tree lock, free if nobody but
 //! cache and reclaim holds it and it is clean. 2.6.0 asks for "mapped, but without a mapping" where 2.6.7 asks for
-//! PG_anon: the same pages here, as pte_chain kernels have no PG_anon. Left out: buffers, laptop mode.
+//! PG_anon: the same pages here, as pte_chain kernels have no PG_anon. Left out: laptop mode.
 //!
 //! Invariant: a page that is freed is clean, unmapped, in no tree, and held by nobody else.
 
@@ -17,8 +17,8 @@ use crate::list::ListHead;
 use crate::lru::{PAGEVEC_SIZE, Pagevec};
 use crate::page;
 use crate::page_alloc::{self, Gfp};
-use crate::page_cache;
 use crate::page_cache::track::{clear_page_dirty_for_io, move_for_pageout};
+use crate::page_cache::{self, buffers};
 use crate::percpu::{self, State, mod_page_state};
 use crate::ptr::Low;
 use crate::rmap::{ReverseMap, Unmap};
@@ -222,6 +222,9 @@ fn shrink_one<K: Kernel>(k: K, page: Low<Page>, c: &mut Control) -> Verdict {
             PageOut::Clean => {}
         }
     }
+    if buffers::references(k, page) != 0 && !buffers::try_to_release_page(k, page) {
+        return Verdict::Activate;
+    }
     if remove_from_cache(k, page) {
         Verdict::Free
     } else {
@@ -262,9 +265,15 @@ fn remove_from_cache<K: Kernel>(k: K, page: Low<Page>) -> bool {
     true
 }
 
+/// is_page_cache_freeable: only its cache, its buffers and the caller hold the page.
+#[inline(always)]
+fn is_page_cache_freeable<K: Kernel>(k: K, page: Low<Page>) -> bool {
+    page.count(k) - buffers::references(k, page) == 2
+}
+
 /// pageout: starts the write of a locked, dirty, unmapped page if nobody else holds it.
 fn pageout<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> PageOut {
-    if page.count(k) != 2 || mapping.is_null() || !may_write_to_queue(k, mapping) {
+    if !is_page_cache_freeable(k, page) || mapping.is_null() || !may_write_to_queue(k, mapping) {
         return PageOut::Keep;
     }
     if !clear_page_dirty_for_io(k, page) {
@@ -304,7 +313,7 @@ fn writepage<K: Kernel>(k: K, page: Low<Page>, mapping: Low<Mapping>) -> Written
         }
         vm_ops::SHMEM | vm_ops::SHM => crate::shmem::writepage(k, page, mapping),
         _ => {
-            file::writepage(k, page);
+            file::block_write_full_page(k, page);
             percpu::add_work(k, percpu::WORK_IO);
             Written::Yes
         }
@@ -317,14 +326,15 @@ pub(super) fn try_to_free_one_2_4<K: Kernel>(k: K, page: Low<Page>, gfp: Gfp) ->
     if page::test(k, page, pg::WRITEBACK) {
         return Freeing::Kept;
     }
-    // Cache and reclaim alone hold it, or it is in use.
-    if page.count(k) != 2 || page::page_mapping(k, page).is_null() {
+    // Cache and reclaim alone hold it, or it is in use. A page with buffers is looked at behind its lock.
+    let buffered = buffers::references(k, page) != 0;
+    if !buffered && (page.count(k) != 2 || page::page_mapping(k, page).is_null()) {
         return Freeing::Mapped;
     }
     if !page::trylock_page(k, page) {
         return Freeing::Kept;
     }
-    if page::test(k, page, pg::DIRTY) {
+    if page::test(k, page, pg::DIRTY) && is_page_cache_freeable(k, page) {
         if !gfp.may_enter_fs() {
             page::unlock_page(k, page);
             return Freeing::Kept;
@@ -338,6 +348,10 @@ pub(super) fn try_to_free_one_2_4<K: Kernel>(k: K, page: Low<Page>, gfp: Gfp) ->
             }
             PageOut::Clean => {}
         }
+    }
+    if buffers::references(k, page) != 0 && !buffers::try_to_release_page(k, page) {
+        page::unlock_page(k, page);
+        return Freeing::Kept;
     }
     let free = remove_from_cache(k, page);
     page::unlock_page(k, page);

@@ -12,7 +12,7 @@
 
 use crate::axes::CacheKind;
 use crate::bug_on;
-use crate::file::writepage;
+use crate::file::mpage_writepage;
 use crate::guest_struct;
 use crate::io::{congested, wait_on_page_writeback};
 use crate::kernel::Kernel;
@@ -314,7 +314,7 @@ fn lock<K: Kernel>(k: K, w: Low<Writer>) -> Step {
 /// The rest of writepage, and the accounts.
 fn write<K: Kernel>(k: K, w: Low<Writer>) -> Step {
     let page = w.page(k);
-    writepage(k, page);
+    mpage_writepage(k, page);
     release(k, w, page);
     let left = w.nr_to_write(k).saturating_sub(1);
     w.set_nr_to_write(k, left);

@@ -587,6 +587,7 @@ where
             chain_line: 128,
             file_vmas: 1,
             swap_slots: 4096,
+            buffers: 1,
             ..BootInfo::default()
         }
     }
