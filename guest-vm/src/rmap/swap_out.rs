@@ -25,6 +25,7 @@ use crate::mm::vma::find_vma;
 use crate::objects::objects;
 use crate::page;
 use crate::page_alloc::{Zone, pfn_to_page, pfn_valid, zone_of};
+use crate::page_cache::buffers;
 use crate::pgtable::{Pte, pte_get, pte_lookup, pte_unmap, ptep_get_and_clear, set_pte, task_size};
 use crate::ptr::{Kmapped, Low};
 use crate::slab::CacheId;
@@ -78,10 +79,11 @@ fn next_mm<K: Kernel>(k: K, mm: Low<Mm>) -> Low<Mm> {
     mm.mmlist(k).next(k).container(MMLIST)
 }
 
-/// References to the page that are neither the caller's nor a cache's: its ptes, and LRU vectors.
+/// References to the page that are neither the caller's nor its cache's nor its buffers': its ptes, and LRU vectors.
 fn other_references<K: Kernel>(k: K, page: Low<Page>) -> u32 {
     let cached = page::swap_cached(k, page) || page.mapping(k) != 0;
-    page.count(k).saturating_sub(1 + cached as u32)
+    page.count(k)
+        .saturating_sub(1 + cached as u32 + buffers::references(k, page))
 }
 
 /// The mm to scan: the cursor's, or the first behind it that is not scanned to its end. Those that are begin anew. Null after
@@ -284,8 +286,8 @@ fn unmap<K: Kernel>(k: K, page: Low<Page>, at: Place) -> bool {
     }
     k.probe(Probe::PteCleared);
     at.mm.set_rss(k, at.mm.rss(k).wrapping_sub(1));
-    // One reference is the pte's, one the cache's.
-    let freed = page.count(k) <= 2;
+    // One reference is the pte's, one the cache's (`freeable`).
+    let freed = page.count(k) - buffers::references(k, page) <= 2;
     page::put_page(k, page);
     freed
 }
