@@ -24,6 +24,8 @@ use lowmem_abi::boot::BootInfo;
 use lowmem_abi::call;
 use lowmem_abi::mailbox::{NO_FILE, NO_RESULT};
 
+type Machine = Harness<AnonVmaMap, Direct>;
+
 const BUFFER: u32 = 0x0840_0000;
 const MAPPED: u32 = 0x0880_0000;
 const FILE: u32 = 7;
@@ -333,7 +335,7 @@ fn the_cache_holds_what_its_kernel_had() {
 
 #[test]
 fn wrong_buffers_are_caught() {
-    let spoil = |f: &dyn Fn(&Harness<AnonVmaMap, Direct>, Low<BufferHead>)| {
+    let spoil = |f: &dyn Fn(&Machine, Low<BufferHead>)| {
         let mut h = start::<AnonVmaMap, Direct>(1, Version::V2_6_7);
         write(&mut h, 0, 4096, 1);
         write(&mut h, 4096, 4096, 1);

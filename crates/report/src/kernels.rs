@@ -112,6 +112,7 @@ fn own(kernel: Kernel) -> &'static [&'static str] {
             "kswapd's sleep of a second after a failure; its failures do not count for out_of_memory",
             "the page-cache hash: its two words are in struct page (48 bytes), a radix tree without tags is used",
             "sizes of mm, inode, address_space, dentry and file are those of 2.6.0: the fact sheets have none of 2.4",
+            "buffer heads go by 2.6's rules (one per 4 KB block, no lists of dirty buffers, no bdflush); their 96 bytes are slabinfo(5)'s",
             "the task_struct at the low end of the kernel stack: a slab object of 1,584 bytes as in 2.6.0",
             "fork order and prepare steps are those of 2.6.7; i_shared_lock is a spin lock as there",
         ],
@@ -138,6 +139,7 @@ fn own(kernel: Kernel) -> &'static [&'static str] {
         Kernel::Rhel3Hugemem => &[
             "2.4.21: the age in struct page (60 bytes) is never used; no inactive-dirty and inactive-clean lists, no page-cache hash",
             "sizes of mm, task, inode, address_space, dentry and file are those of 2.6.0: the fact sheets have none of 2.4",
+            "buffer heads go by 2.6's rules (one per 4 KB block, no lists of dirty buffers, no bdflush); their 96 bytes are slabinfo(5)'s",
             "chain entries of 4 bytes under HIGHPTE (a physical address shifted right by 3): ours have 8, as in 2.6",
             "pte_chains of locked shared memory are kept here; reclaim, its lists and watermarks are those of 2.6.0",
             "a request that finds no page goes round as in 2.6.0, up to livelock",
