@@ -77,8 +77,8 @@ pub(super) fn join<K: Kernel>(k: K, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
     link(k, vma, anon_vma);
 }
 
-/// The vma that vma_adjust gives pages of its neighbour `from` joins that one's anon_vma, whose lock is held: where the neighbour is swallowed, at
-/// its place in the list (anon_vma_merge), else at the head.
+/// `vma`, to which the adjustment `a` gives pages of its neighbour, joins that one's anon_vma, whose lock is held: where the neighbour is swallowed,
+/// at its place in the list (anon_vma_merge), else at the head.
 #[inline(always)]
 pub(super) fn import<K: Kernel>(k: K, a: &Adjust, vma: Low<Vma>, anon_vma: Low<AnonVma>) {
     if a.swallow {
