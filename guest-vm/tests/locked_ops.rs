@@ -265,7 +265,7 @@ fn counts<R: Scheme, U: Access>(file_vmas: u32) -> [u64; 15] {
 /// Others: chains mark a page direct (1) where 2.6.7 marks it anonymous, the hybrid both; the second mapping of a file's page clears that
 /// (1); a moved page is removed and added (6 more); their try_to_unmap tests no young bit and page_referenced takes no lock. anonmm
 /// counts its pages (1), and rewrites the index of a moved page under the bit lock (2). 2.4 has no bit lock; 4G/4G copies from
-/// user memory through page tables (6 more). From 2.6.9 on the mapcount is atomic: 1 instead of the bit lock's 2 and the flag's 1 wherever a
+/// user memory through page tables (6 more). 2.6.5-aa looks at a young bit before it clears it: none is set in a child's ptes, 2 less. From 2.6.9 on the mapcount is atomic: 1 instead of the bit lock's 2 and the flag's 1 wherever a
 /// pte is added, copied or removed, and 1 in try_to_unmap.
 #[test]
 fn locked_operations_of_every_preset_and_build() {
@@ -283,7 +283,7 @@ fn locked_operations_of_every_preset_and_build() {
         (
             "2.6.5-aa",
             counts::<AnonVmaMap, Listed>(0),
-            [9, 3, 11, 11, 15, 5, 4, 3, 4, 1, 1, 3, 9, 6, 10],
+            [9, 3, 11, 11, 15, 5, 4, 3, 4, 1, 1, 3, 7, 4, 10],
         ),
         (
             "2.6.6",
@@ -348,11 +348,10 @@ fn locked_operations_of_up_builds_are_exchanges_of_ptes() {
     }
 }
 
-/// A vma visited in vain: page_table_lock by page_referenced and again by try_to_unmap; nothing if the range excludes it.
-#[test]
-fn a_vain_visit_takes_one_lock_or_none() {
+/// Locked operations of page_referenced and try_to_unmap for each vma in vain: one whose range fits, and one that does not.
+fn vain_visits<In: Scheme, Out: Scheme, U: Access>() -> (u64, u64) {
     let in_range = each_of(|children| {
-        let mut h = warm::<AnonVmaMap, Direct>(1);
+        let mut h = warm::<In, U>(0);
         map(&mut h, BASE, ANON);
         h.touch(BASE, true);
         for i in 0..children {
@@ -366,9 +365,8 @@ fn a_vain_visit_takes_one_lock_or_none() {
             assert_eq!(reclaim::unmap_page(h.k, page), Outcome::Success);
         })
     });
-    assert_eq!(in_range, 2);
     let out_of_range = each_of(|vmas| {
-        let mut h = warm::<Hybrid, Direct>(0);
+        let mut h = warm::<Out, U>(0);
         map(&mut h, BASE, SHARED);
         let pfn = h.touch(BASE, false);
         for i in 0..vmas {
@@ -381,7 +379,17 @@ fn a_vain_visit_takes_one_lock_or_none() {
             assert_eq!(reclaim::unmap_page(h.k, page), Outcome::Success);
         })
     });
-    assert_eq!(out_of_range, 0);
+    (in_range, out_of_range)
+}
+
+/// page_table_lock by page_referenced and again by try_to_unmap; nothing if the range excludes the page.
+#[test]
+fn a_vain_visit_takes_one_lock_or_none() {
+    assert_eq!(vain_visits::<AnonVmaMap, Hybrid, Direct>(), (2, 0));
+    assert_eq!(vain_visits::<AnonVmaMap, AnonVmaMap, Direct>(), (2, 0));
+    assert_eq!(vain_visits::<AnonVmaMap, AnonVmaMap, Up<Direct>>(), (0, 0));
+    // 2.6.5-aa takes it before it looks at the range; try_to_unmap ends with the page's vma, which comes first in a file's list.
+    assert_eq!(vain_visits::<AnonVmaMap, AnonVmaMap, Listed>(), (2, 1));
 }
 
 /// Flushes of an operation: one page, all of user space, everything, and loads of CR3.

@@ -104,7 +104,11 @@ schemes! {
     pte_chain_dl_2_6_7: DoubleChains, Direct, V2_6_7, 1;
     lists_of_2_6_0: PteChains, Listed, V2_6_0, 0;
     lists_of_2_6_0_objrmap: Hybrid, Listed, V2_6_0, 0;
-    lists_of_2_6_5_aa: AnonVmaMap, Listed, V2_6_0, 0, nonlinear = 1;
+    // By the rules of rmap/object_aa.rs.
+    aa: AnonVmaMap, Listed, V2_6_0, 0, nonlinear = 1;
+    aa_2_6_8_prio_tree: AnonVmaMap, Listed, V2_6_8, 1, young_flush = 1;
+    aa_up: AnonVmaMap, Up<Listed>, V2_6_0, 0, nonlinear = 1;
+    aa_clustered: AnonVmaMap, Clustered<Listed, 3>, V2_6_0, 0, nonlinear = 1;
     lists_of_2_4: SwapOut, Old, V2_4, 0, buffers = 2;
     lists_of_rhel3: PteChains, OldSplitHigh, V2_6_0, 0, buffers = 2;
     anon_vma_rfc_2_6_0: AnonVmaRfc, Listed, V2_6_0, 0;

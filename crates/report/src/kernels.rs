@@ -131,8 +131,9 @@ fn own(kernel: Kernel) -> &'static [&'static str] {
         ],
         Kernel::V2_6Anonmm => &["the tree of 22 May 2004 (\"rmap 37\"): reclaim is that of 2.6.7"],
         Kernel::V2_6_5Aa => &[
-            "the -aa VM's own reclaim: that of 2.6.0, with its watermarks, stands in; its try_to_unmap rules (locked vma fails at once, young stops) are those of 2.6.7",
-            "page_referenced walks all vmas and tests a young bit before it clears it; here it ends when all ptes were seen, and clears by a locked operation at once, as in 2.6.7",
+            "the -aa VM's own reclaim: that of 2.6.0, with its watermarks, stands in (page_referenced and try_to_unmap follow its mm/objrmap.c)",
+            "anon_vma_prepare gave each vma an anon_vma of its own, without page_table_lock; here a neighbour's is shared where 2.6.7 shares it",
+            "nonlinear vmas are on a list of their own and swept last; there they stayed on i_mmap_shared, in order of mapping",
             "where page has its mapcount and vma its anon_vma (40 and 76 bytes) is an assumption",
             "a holder of i_shared_sem never sleeps, so reclaim's try at it never fails",
         ],

@@ -3,13 +3,14 @@
 //! An anonymous page points to its anon_vma (page->mapping under PG_anon) and to its place in it (page->index, by the linear rule
 //! of the vma, so that it survives mremap); every vma that may map such a page is on the anon_vma's list. File pages are found through
 //! i_mmap ([`super::file`]). page->rmap is the mapcount. Fixes included: adopting a neighbour's anon_vma takes the list lock
-//! (2004-06-26); when vma_adjust moves a boundary, the vma that grows gets the other's anon_vma (2004-06-20).
+//! (2004-06-26); when vma_adjust moves a boundary, the vma that grows gets the other's anon_vma (2004-06-20). With the structures of 2.6.5-aa pages
+//! are searched for by that tree's rules (`object_aa.rs`); how vmas share an anon_vma is 2.6.7's there too.
 //!
 //! Invariant: every present anonymous pte lies in a vma on the list of its page's anon_vma, at the address index says; an anon_vma
 //! lives while its list is not empty.
 
 use super::object::{self, Checks};
-use super::{Adjust, PteAt, ReverseMap, Unmap, mapcount};
+use super::{Adjust, PteAt, ReverseMap, Unmap, mapcount, object_aa};
 use crate::bug_on;
 use crate::guest_struct;
 use crate::kernel::{Kernel, Oom, Planted};
@@ -310,10 +311,16 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaMap {
     }
 
     fn page_referenced(k: K, page: Low<Page>) -> u32 {
+        if object_aa::followed(k) {
+            return object_aa::page_referenced(k, page);
+        }
         object::page_referenced(k, page, referenced_anon)
     }
 
     fn try_to_unmap(k: K, page: Low<Page>) -> Unmap {
+        if object_aa::followed(k) {
+            return object_aa::try_to_unmap(k, page);
+        }
         object::try_to_unmap(k, page, Checks::V2_6_7, unmap_anon, mapcount::last_gone)
     }
 
@@ -385,42 +392,46 @@ pub(super) fn check_listed<K: Kernel>(
     }
 }
 
-/// page_referenced_anon: all vmas of the anon_vma until every mapping was seen.
-pub(super) fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+/// Calls `visit` with each vma of an anonymous page's anon_vma, whose lock is held, until it answers true.
+#[inline(always)]
+pub(super) fn each_vma_of<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    mut visit: impl FnMut(Low<Vma>) -> bool,
+) {
     let anon_vma: Low<AnonVma> = Low::new(page.mapping(k));
-    let mut left = page.rmap(k);
-    let mut referenced = 0;
     anon_vma.lock(k).lock(k);
     let head = anon_vma.head(k);
     let mut at = head.next(k);
     while at != head {
-        referenced += object::referenced_one(k, page, vma_of_node(k, at), &mut left);
-        if left == 0 {
+        if visit(vma_of_node(k, at)) {
             break;
         }
         at = at.next(k);
     }
     anon_vma.lock(k).unlock(k);
+}
+
+/// page_referenced_anon: all vmas of the anon_vma until every mapping was seen.
+pub(super) fn referenced_anon<K: Kernel>(k: K, page: Low<Page>) -> u32 {
+    let mut left = page.rmap(k);
+    let mut referenced = 0;
+    each_vma_of(k, page, |vma| {
+        referenced += object::referenced_one(k, page, vma, &mut left);
+        left == 0
+    });
     referenced
 }
 
 /// try_to_unmap_anon.
 pub(super) fn unmap_anon<K: Kernel>(k: K, page: Low<Page>) -> Unmap {
-    let anon_vma: Low<AnonVma> = Low::new(page.mapping(k));
     let mut result = Unmap::Again;
-    anon_vma.lock(k).lock(k);
-    let head = anon_vma.head(k);
-    let mut at = head.next(k);
-    while at != head {
-        if object::unmap_one(k, page, vma_of_node(k, at), Checks::V2_6_7) == Unmap::Fail {
+    each_vma_of(k, page, |vma| {
+        if object::unmap_one(k, page, vma, Checks::V2_6_7) == Unmap::Fail {
             result = Unmap::Fail;
-            break;
+            return true;
         }
-        if page.rmap(k) == 0 {
-            break;
-        }
-        at = at.next(k);
-    }
-    anon_vma.lock(k).unlock(k);
+        page.rmap(k) == 0
+    });
     result
 }

@@ -16,6 +16,7 @@ pub mod chained;
 pub mod file;
 mod mapcount;
 pub mod object;
+mod object_aa;
 pub mod objrmap;
 pub mod pte_chain;
 pub mod pte_chain_dl;

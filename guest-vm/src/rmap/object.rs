@@ -5,6 +5,8 @@
 //! frame. Order against the fault path is reversed, hence only trylocks. [`page_referenced`] and [`try_to_unmap`] serve every
 //! scheme whose pages carry a mapcount; what an anonymous page leads to, and what its last mapping gives back, they are told.
 //!
+//! anon_vma with the structures of 2.6.5-aa follows `object_aa.rs` instead.
+//!
 //! Invariant: functions here are called with the page lock and the bit lock held and leave every other lock free.
 
 use crate::bug_on;
@@ -20,7 +22,7 @@ use crate::pgtable::{
 };
 use crate::ptr::{Kmapped, Low};
 use crate::rmap::file::{FileVmas, SHARED, trylock_i_mmap, unlock_i_mmap};
-use crate::rmap::{Unmap, mapcount, window};
+use crate::rmap::{Unmap, mapcount, object_aa, window};
 use crate::swap::{self, swap_duplicate};
 use crate::tlb::flush_tlb_page;
 use lowmem_abi::layout::{PAGE_SHIFT, PAGE_SIZE};
@@ -75,16 +77,29 @@ pub(super) fn find_pte_at<K: Kernel>(k: K, page: Low<Page>, mm: Low<Mm>, addr: u
         k.probe(Probe::UnmapAgain);
         return Candidate::Busy;
     }
-    if let Some(pte) = pte_lookup(k, mm, addr) {
-        k.probe(Probe::PteExamined);
-        let entry = pte_get(k, pte);
-        if entry.present() && entry.pfn() == page_to_pfn(k, page) {
-            return Candidate::At(pte, addr);
-        }
-        pte_unmap(k, pte);
+    if let Some(pte) = pte_of_page(k, page, mm, addr) {
+        return Candidate::At(pte, addr);
     }
     mm.page_table_lock(k).unlock(k);
     Candidate::Vain
+}
+
+/// The pte at `addr` of an mm, if it maps the page. page_table_lock is held.
+#[inline(always)]
+pub(super) fn pte_of_page<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    mm: Low<Mm>,
+    addr: u32,
+) -> Option<Kmapped> {
+    let pte = pte_lookup(k, mm, addr)?;
+    k.probe(Probe::PteExamined);
+    let entry = pte_get(k, pte);
+    if entry.present() && entry.pfn() == page_to_pfn(k, page) {
+        return Some(pte);
+    }
+    pte_unmap(k, pte);
+    None
 }
 
 /// page_referenced_one: 1 if the pte of `vma` was young. `left` counts down found ptes.
@@ -104,9 +119,13 @@ pub fn referenced_one<K: Kernel>(k: K, page: Low<Page>, vma: Low<Vma>, left: &mu
     }
 }
 
-/// Clears Accessed; whether it was set. With the rule of 2.6.8 (ptep_clear_flush_young) the translation is then flushed.
+/// Clears Accessed; whether it was set. 2.6.5-aa reads it first, so that the line of an old pte stays clean. With the rule of 2.6.8
+/// (ptep_clear_flush_young) the translation is then flushed.
 #[inline(always)]
 pub(super) fn clear_young<K: Kernel>(k: K, vma: Low<Vma>, (pte, addr): (Kmapped, u32)) -> bool {
+    if object_aa::followed(k) && !pte_get(k, pte).young() {
+        return false;
+    }
     let young = ptep_test_and_clear_young(k, pte);
     if young && objects(k).young_flush(k) != 0 {
         flush_tlb_page(k, vma, addr);
@@ -226,14 +245,28 @@ pub fn try_to_unmap<K: Kernel>(
     anon: impl FnOnce(K, Low<Page>) -> Unmap,
     last_gone: impl FnOnce(K, Low<Page>),
 ) -> Unmap {
+    let search = |k, page| {
+        if page::test(k, page, pg::ANON) {
+            anon(k, page)
+        } else {
+            unmap_file(k, page, checks)
+        }
+    };
+    unmap_by(k, page, search, last_gone)
+}
+
+/// What surrounds the search of try_to_unmap.
+#[inline(always)]
+pub(super) fn unmap_by<K: Kernel>(
+    k: K,
+    page: Low<Page>,
+    search: impl FnOnce(K, Low<Page>) -> Unmap,
+    last_gone: impl FnOnce(K, Low<Page>),
+) -> Unmap {
     bug_on!(k, Object, !page::test(k, page, pg::LOCKED), page.va());
     bug_on!(k, Object, page::test(k, page, pg::RESERVED), page.va());
     bug_on!(k, Object, page.rmap(k) == 0, page.va());
-    let result = if page::test(k, page, pg::ANON) {
-        anon(k, page)
-    } else {
-        unmap_file(k, page, checks)
-    };
+    let result = search(k, page);
     if page.rmap(k) != 0 {
         return result;
     }
@@ -289,15 +322,23 @@ pub fn unmap_file<K: Kernel>(k: K, page: Low<Page>, checks: Checks) -> Unmap {
             break;
         }
     }
-    if result != Unmap::Fail && page.rmap(k) != 0 && !mapping.i_mmap_nonlinear(k).is_empty(k) {
-        result = if objects(k).nonlinear(k) == 0 {
-            sweep_nonlinear(k, mapping, page)
-        } else {
-            sweep_whole(k, mapping, page)
-        };
+    if result != Unmap::Fail && page.rmap(k) != 0 {
+        result = sweep(k, mapping, page);
     }
     unlock_i_mmap(k, mapping);
     result
+}
+
+/// Unmaps what nonlinear vmas show, by the rule of the boot parameter. `Success`: the page is accounted as no longer mapped.
+#[inline(always)]
+pub(super) fn sweep<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> Unmap {
+    if mapping.i_mmap_nonlinear(k).is_empty(k) {
+        Unmap::Again
+    } else if objects(k).nonlinear(k) == 0 {
+        sweep_nonlinear(k, mapping, page)
+    } else {
+        sweep_whole(k, mapping, page)
+    }
 }
 
 #[inline(always)]
@@ -417,7 +458,7 @@ fn sweep_whole<K: Kernel>(k: K, mapping: Low<Mapping>, page: Low<Page>) -> Unmap
     }
 }
 
-fn each<K: Kernel>(k: K, head: Low<ListHead>, mut f: impl FnMut(Low<Vma>) -> bool) {
+pub(super) fn each<K: Kernel>(k: K, head: Low<ListHead>, mut f: impl FnMut(Low<Vma>) -> bool) {
     let mut at = head.next(k);
     while at != head {
         let next = at.next(k);

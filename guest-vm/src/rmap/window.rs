@@ -40,7 +40,7 @@ impl Searched {
     }
 
     /// Calls `f` with each pte that maps `page` and its vma.
-    fn each<K: Kernel>(self, k: K, page: Low<Page>, mut f: impl FnMut(PteAt, Low<Vma>)) {
+    pub(super) fn each<K: Kernel>(self, k: K, page: Low<Page>, mut f: impl FnMut(PteAt, Low<Vma>)) {
         self.window.scan(k, self.mm, |at| {
             k.probe(Probe::PteExamined);
             if maps(k, at.pte, page) {

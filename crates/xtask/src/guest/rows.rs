@@ -47,6 +47,9 @@ const CHAINS_AND_HEADS: &[&str] = &[
 /// A trylock of an `up` build never fails.
 const NEVER_FAILS: &str = "unmap_again";
 
+/// 2.6.5-aa, which anon_vma with lists is, asks nobody for pins.
+const NOT_ASKED: &str = "unmap_pinned";
+
 /// File pages by object, anonymous ones by chains, without 2.6.7's look at pins.
 const HYBRID: &[&str] = &[
     "anon_vmas_allocated",
@@ -104,6 +107,9 @@ pub(super) fn parse(name: &str) -> Option<Row> {
     let mut without = without.to_vec();
     if features.contains(&"up") {
         without.push(NEVER_FAILS);
+    }
+    if *rmap == "anon_vma" && features.contains(&"lists") {
+        without.push(NOT_ASKED);
     }
     Some(Row {
         name: name.to_owned(),
