@@ -83,7 +83,10 @@ macro_rules! schemes {
                     // Locked pages and too few others are a livelock, as they were.
                     let ops: Vec<Op> = ops
                         .into_iter()
-                        .filter(|op| !matches!(op, Op::Lock { .. } | Op::SwapOff))
+                        .filter(|op| match op {
+                            Op::WithFew { op, .. } => !matches!(**op, Op::Lock { .. }),
+                            op => !matches!(op, Op::Lock { .. } | Op::SwapOff),
+                        })
                         .collect();
                     w.history(&ops);
                 }

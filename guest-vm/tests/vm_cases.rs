@@ -10,6 +10,7 @@ use guest_vm::layout::{Vma, vm};
 use guest_vm::mm::vma::find_vma;
 use guest_vm::mm::{self, shm};
 use guest_vm::page_alloc::Gfp;
+use guest_vm::pgtable::Pte;
 use guest_vm::ptr::Low;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
@@ -797,4 +798,74 @@ fn a_move_that_runs_out_of_page_tables_is_taken_back() {
     move_without_memory::<AnonVmaRfc>();
     move_without_memory::<AnonVmaChain>();
     move_without_memory::<SwapOut>();
+}
+
+/// Which of the vma's pages are there.
+fn present<S: Scheme, A: Access>(w: &World<S, A>, at: u32, pages: u32) -> Vec<bool> {
+    let mut there = Vec::new();
+    guest_vm::check::each_pte(w.h.k, w.mm(), |m| {
+        if Pte(m.pte).present() {
+            there.push(m.addr);
+        }
+    });
+    (at..at + pages).map(|p| there.contains(&va(p))).collect()
+}
+
+fn lock_without_memory<S: Scheme, A: Access>() {
+    const EPERM: u32 = 1u32.wrapping_neg();
+    const EAGAIN: u32 = 11u32.wrapping_neg();
+    let mut w = World::<S, A>::with_ram(24);
+    w.exec();
+    let k = w.h.k;
+    let locked = |w: &World<S, A>, page| w.vma(page).flags(k) & vm::LOCKED != 0;
+    w.map(0, 6, R | W);
+    w.h.write_user(va(0), 77);
+    // A page behind the first cannot be had: -1. The vma is locked and counted, the pages so far stay.
+    allow(&w, Some(2));
+    assert_eq!(w.call(call::MLOCK, &[va(0), 6 * PAGE]), EPERM);
+    allow(&w, None);
+    assert_eq!(present(&w, 0, 6), [true, true, true, false, false, false]);
+    assert!(locked(&w, 0));
+    assert_eq!(w.mm().locked_vm(k), 6);
+    w.clean();
+    // Locked already: nothing is tried again.
+    assert_eq!(w.call(call::MLOCK, &[va(0), 6 * PAGE]), 0);
+    assert_eq!(w.call(call::MUNLOCK, &[va(0), 6 * PAGE]), 0);
+    assert_eq!(w.mm().locked_vm(k), 0);
+    assert_eq!(w.call(call::MLOCK, &[va(0), 6 * PAGE]), 0);
+    assert_eq!(present(&w, 0, 6), [true; 6]);
+    assert_eq!(w.h.read_user(va(0)), 77);
+    // The first of a vma: what the fault said. The call ends there, with the next vma as it was.
+    w.map(16, 2, R | W);
+    w.map(18, 2, R);
+    allow(&w, Some(0));
+    assert_eq!(w.call(call::MLOCK, &[va(16), 4 * PAGE]), ENOMEM);
+    allow(&w, None);
+    assert_eq!((locked(&w, 16), locked(&w, 18)), (true, false));
+    assert_eq!(w.mm().locked_vm(k), 6 + 2);
+    w.clean();
+    assert_eq!(w.call(call::MUNLOCK, &[va(16), 4 * PAGE]), 0);
+    // No memory for the second half of a vma: nothing was done.
+    w.map(32, 3, R | W);
+    use_up_slabs(&w);
+    allow(&w, Some(0));
+    for nr in [call::MLOCK, call::MUNLOCK] {
+        let at = if nr == call::MLOCK { 33 } else { 1 };
+        assert_eq!(w.call(nr, &[va(at), PAGE]), EAGAIN);
+    }
+    allow(&w, None);
+    assert_eq!((locked(&w, 33), locked(&w, 1)), (false, true));
+    assert_eq!(w.mm().locked_vm(k), 6);
+    w.clean();
+}
+
+#[test]
+fn a_lock_that_runs_out_of_memory_fails_and_keeps_what_it_has() {
+    lock_without_memory::<PteChains, Direct>();
+    lock_without_memory::<AnonVmaMap, Direct>();
+    lock_without_memory::<AnonVmaMap, Split>();
+    lock_without_memory::<AnonmmMap, Direct>();
+    lock_without_memory::<AnonVmaRfc, Direct>();
+    lock_without_memory::<AnonVmaChain, Split>();
+    lock_without_memory::<SwapOut, Direct>();
 }

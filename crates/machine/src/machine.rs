@@ -17,6 +17,7 @@ use guest_vm::kernel::Kernel;
 use guest_vm::layout::Frame;
 use guest_vm::ptr::Low;
 use lowmem_abi::boot::{BootInfo, CpuStart};
+use lowmem_abi::call;
 use lowmem_abi::port::{Report, ReportKind};
 use lowmem_cost::Preset;
 use lowmem_report::config::{
@@ -353,7 +354,7 @@ pub fn is_out_of_memory(report: &Report) -> bool {
 pub fn want_of_memory(report: &Report) -> Option<Outcome> {
     match ReportKind::from_u32(report.kind)? {
         ReportKind::OutOfMemory => Some(Outcome::Enomem),
-        ReportKind::CallFailed if report.detail == ENOMEM => Some(Outcome::Enomem),
+        ReportKind::CallFailed if says_enomem(report.place, report.detail) => Some(Outcome::Enomem),
         ReportKind::OomKill => Some(Outcome::OomKill),
         ReportKind::Livelock => Some(Outcome::Livelock),
         ReportKind::Bug
@@ -363,5 +364,14 @@ pub fn want_of_memory(report: &Report) -> Option<Outcome> {
     }
 }
 
-/// ENOMEM of i386.
-const ENOMEM: u32 = 12;
+/// Whether a call that fails with `errno` wants memory. mlock says so in three ways: a page behind the first that it cannot have is a
+/// bare -1, a vma that cannot be split EAGAIN.
+const fn says_enomem(nr: u32, errno: u32) -> bool {
+    const EPERM: u32 = 1;
+    const EAGAIN: u32 = 11;
+    const ENOMEM: u32 = 12;
+    match nr {
+        call::MLOCK | call::MUNLOCK => matches!(errno, EPERM | EAGAIN | ENOMEM),
+        _ => errno == ENOMEM,
+    }
+}

@@ -573,7 +573,11 @@ pub fn get_user_page<K: Kernel>(
     addr: u32,
     access: Access,
 ) -> Result<(Low<Page>, u32), Efault> {
-    let found = fault_in(k, mm, addr, access)?;
+    let found = match fault_in(k, mm, addr, access) {
+        Ok(found) => found,
+        Err(Unserved::BadArea) => return Err(Efault),
+        Err(Unserved::Oom(owner)) => out_of_memory(k, owner),
+    };
     page::get_page(k, found.0);
     mm.page_table_lock(k).unlock(k);
     Ok(found)
@@ -585,19 +589,19 @@ fn fault_in<K: Kernel>(
     mm: Low<Mm>,
     addr: u32,
     access: Access,
-) -> Result<(Low<Page>, u32), Efault> {
+) -> Result<(Low<Page>, u32), Unserved> {
     let vma = find_vma(k, mm, addr);
     if vma.is_null() {
-        return Err(Efault);
+        return Err(Unserved::BadArea);
     }
     if vma.start(k) > addr
         && (vma.flags(k) & vm::GROWSDOWN == 0 || expand_stack(k, vma, addr).is_err())
     {
-        return Err(Efault);
+        return Err(Unserved::BadArea);
     }
     let need = if access.writes() { vm::WRITE } else { vm::READ };
     if vma.flags(k) & need == 0 {
-        return Err(Efault);
+        return Err(Unserved::BadArea);
     }
     let lock = mm.page_table_lock(k);
     lock.lock(k);
@@ -606,25 +610,29 @@ fn fault_in<K: Kernel>(
             return Ok(found);
         }
         lock.unlock(k);
-        if let Err(e) = handle_mm_fault(k, mm, vma, addr, access) {
-            out_of_memory(k, e.owner);
-        }
+        handle_mm_fault(k, mm, vma, addr, access)?;
         lock.lock(k);
     }
 }
 
-/// make_pages_present: faults `start..end` of the current mm in (mlock). mmap_sem is held.
-pub fn make_pages_present<K: Kernel>(k: K, start: u32, end: u32) -> Result<(), Efault> {
+/// make_pages_present: faults `start..end` of the current mm in (mlock). mmap_sem is held. Where it cannot, what was faulted in stays, and the
+/// answer is that of 2.6.0 to 2.6.8: get_user_pages' error if the first page failed, else -1, for fewer pages than were asked for.
+pub fn make_pages_present<K: Kernel>(k: K, start: u32, end: u32) -> Result<(), Errno> {
     let mm = current_mm(k);
     let vma = find_vma(k, mm, start);
     if vma.is_null() {
-        return Err(Efault);
+        return Err(Errno::Eperm);
     }
     let access = Access::of(vma.flags(k) & vm::WRITE != 0);
-    let mut addr = start & !(PAGE_SIZE - 1);
+    let first = start & !(PAGE_SIZE - 1);
+    let mut addr = first;
     while addr < end {
-        fault_in(k, mm, addr, access)?;
-        mm.page_table_lock(k).unlock(k);
+        match fault_in(k, mm, addr, access) {
+            Ok(_) => mm.page_table_lock(k).unlock(k),
+            Err(_) if addr != first => return Err(Errno::Eperm),
+            Err(Unserved::BadArea) => return Err(Errno::Efault),
+            Err(Unserved::Oom(_)) => return Err(Errno::Enomem),
+        }
         addr = addr.wrapping_add(PAGE_SIZE);
     }
     Ok(())

@@ -1,5 +1,8 @@
 //! mlock and munlock (mm/mlock.c of 2.6.7): the flag, by splitting and never by merging; locking faults every page in.
 //!
+//! A failure ends the call where it is, and what was done stays: a vma that cannot be split is EAGAIN; one whose pages cannot all be had is locked
+//! and counted all the same, and mlock returns what make_pages_present returned (mlock_fixup, alike in 2.6.0 to 2.6.8).
+//!
 //! Invariant: locked_vm is the sum of the lengths of the vmas with VM_LOCKED, in pages.
 
 use crate::kernel::Kernel;
@@ -77,17 +80,17 @@ fn fixup<K: Kernel>(
         return Ok(());
     }
     if start != vma.start(k) {
-        split_vma(k, mm, vma, start, NewHalf::Below)?;
+        split_vma(k, mm, vma, start, NewHalf::Below).map_err(|_| Errno::Eagain)?;
     }
     if end != vma.end(k) {
-        split_vma(k, mm, vma, end, NewHalf::Above)?;
+        split_vma(k, mm, vma, end, NewHalf::Above).map_err(|_| Errno::Eagain)?;
     }
     vma.set_flags(k, flags);
     let pages = (end - start) >> 12;
     match lock {
         Lock::On => {
             mm.set_locked_vm(k, mm.locked_vm(k).wrapping_add(pages));
-            make_pages_present(k, start, end).map_err(|_| Errno::Efault)
+            make_pages_present(k, start, end)
         }
         Lock::Off => {
             mm.set_locked_vm(k, mm.locked_vm(k).wrapping_sub(pages));

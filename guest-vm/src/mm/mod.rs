@@ -45,6 +45,8 @@ pub mod zap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Errno {
+    /// A bare -1.
+    Eperm = 1,
     /// No such segment.
     Enoent = 2,
     /// Try again.

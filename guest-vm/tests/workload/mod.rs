@@ -199,7 +199,8 @@ impl<R: Scheme, U: Access> World<R, U> {
                         .is_some_and(|m| m.prot & READ != 0 && (m.shared || m.object.is_none()))
                 }) {
                     let nr = if on { call::MLOCK } else { call::MUNLOCK };
-                    self.call(nr, [r.start << 12, (r.end - r.start) << 12, 0, 0, 0, 0]);
+                    let got = self.call(nr, [r.start << 12, (r.end - r.start) << 12, 0, 0, 0, 0]);
+                    self.taken(got == 0);
                 }
             }
             Op::Touch { at, write } if self.few => self.fault(FIRST + at % PAGES, write),

@@ -123,8 +123,9 @@ fn refusable() -> impl Strategy<Value = Op> {
         2 => (place(), len.clone(), place())
             .prop_map(|(at, pages, to)| Op::Remap { at, pages, grown: 0, to }),
         2 => (place(), len.clone()).prop_map(|(at, pages)| Op::Unmap { at, pages }),
-        3 => (place(), len, 0u32..4)
+        3 => (place(), len.clone(), 0u32..4)
             .prop_map(|(at, pages, prot)| Op::Protect { at, pages, prot }),
+        1 => (place(), len, any::<bool>()).prop_map(|(at, pages, on)| Op::Lock { at, pages, on }),
         1 => nonlinear(),
         3 => (place(), any::<bool>()).prop_map(|(at, write)| Op::Touch { at, write }),
         2 => Just(Op::Fork),
