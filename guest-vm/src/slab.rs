@@ -228,7 +228,7 @@ guest_struct! {
 }
 
 /// End of a slab's chain of free objects.
-const BUFCTL_END: u16 = 0xffff;
+pub(crate) const BUFCTL_END: u16 = 0xffff;
 /// Most objects an untouched per-CPU array is refilled with.
 const BATCHREFILL_LIMIT: u32 = 16;
 /// REAPTIMEOUT_CPUC: VM time between two looks at all caches, in milliseconds.
@@ -397,8 +397,9 @@ fn take_from_slabs<K: Kernel>(k: K, cachep: Low<Cache>, ac: Low<ArrayCache>, bat
     }
 }
 
+/// slab_bufctl: which free object follows object `i`, behind the slab's management.
 #[inline(always)]
-fn bufctl(slab: Low<Slab>, i: u32) -> Low<u16> {
+pub(crate) fn bufctl(slab: Low<Slab>, i: u32) -> Low<u16> {
     slab.field(24 + i * 2)
 }
 

@@ -10,10 +10,7 @@ use super::Violation;
 use crate::kernel::Kernel;
 use crate::list::ListHead;
 use crate::ptr::Low;
-use crate::slab::{self, Cache, CacheId, Slab};
-
-/// End of a chain of free objects.
-const END: u32 = 0xffff;
+use crate::slab::{self, BUFCTL_END, Cache, CacheId, Slab, bufctl};
 
 /// Checks all caches.
 pub(super) fn check<K: Kernel>(k: K) -> Result<(), Violation> {
@@ -81,13 +78,13 @@ fn each<K: Kernel>(
 /// The indices of free objects, through the array behind the slab's management.
 fn chain<K: Kernel>(k: K, slab: Low<Slab>, num: u32) -> Result<(), (&'static str, u32)> {
     let mut left = num - slab.inuse(k);
-    let mut at = u32::from(slab.free(k));
-    while at != END {
-        if at >= num || left == 0 {
+    let mut at = slab.free(k);
+    while at != BUFCTL_END {
+        if u32::from(at) >= num || left == 0 {
             return Err(("chain of free objects of a slab", slab.va()));
         }
         left -= 1;
-        at = u32::from(slab.field::<u16>(24 + at * 2).read(k));
+        at = bufctl(slab, u32::from(at)).read(k);
     }
     match left {
         0 => Ok(()),
