@@ -131,14 +131,9 @@ pub fn zap_page_range<K: Kernel>(k: K, vma: Low<Vma>, start: u32, bytes: u32) {
 /// pte that is not at its linear place leaves its page offset behind; file ptes stay.
 pub fn zap_nonlinear<K: Kernel>(k: K, vma: Low<Vma>, (start, end): (u32, u32), first: u32) {
     zap_locked(k, vma, |tlb| {
-        let mut addr = start;
-        while addr < end {
-            if let Some(at) = pte_lookup(k, vma.mm(k), addr) {
-                zap_nonlinear_pte(k, tlb, vma, (at, addr), first);
-                pte_unmap(k, at);
-            }
-            addr += PAGE_SIZE;
-        }
+        each_pte(k, tlb.mm(k), (start, end), |at, addr| {
+            zap_nonlinear_pte(k, tlb, vma, (at, addr), first);
+        });
     });
 }
 
@@ -176,7 +171,17 @@ fn zap_nonlinear_pte<K: Kernel>(
 }
 
 fn unmap_page_range<K: Kernel>(k: K, tlb: Low<MmuGather>, start: u32, end: u32) {
-    let mm = tlb.mm(k);
+    each_pte(k, tlb.mm(k), (start, end), |at, _| zap_pte(k, tlb, at));
+}
+
+/// Calls `f` with each pte of `start..end` whose table exists; a table is looked up once.
+#[inline(always)]
+fn each_pte<K: Kernel>(
+    k: K,
+    mm: Low<Mm>,
+    (start, end): (u32, u32),
+    mut f: impl FnMut(Kmapped, u32),
+) {
     let mut addr = start;
     while addr < end {
         let mut stop = (addr & !(PMD_SIZE - 1)).wrapping_add(PMD_SIZE);
@@ -187,12 +192,13 @@ fn unmap_page_range<K: Kernel>(k: K, tlb: Low<MmuGather>, start: u32, end: u32) 
             let mut n = (stop - addr) / PAGE_SIZE;
             let mut at = pte;
             loop {
-                zap_pte(k, tlb, at);
+                f(at, addr);
                 n -= 1;
                 if n == 0 {
                     break;
                 }
                 at = at.at(8);
+                addr = addr.wrapping_add(PAGE_SIZE);
             }
             pte_unmap(k, at);
         }
