@@ -415,7 +415,7 @@ impl<K: Kernel> ReverseMap<K> for AnonVmaChain {
             } else {
                 own
             };
-            page.set_flags(k, page.flags(k) | 1 << pg::ANON);
+            mapcount::store_anon(k, page, mapcount::Anon::Yes);
             page.set_index(k, index);
             page.set_mapping(k, anon_vma.va());
             mod_page_state(k, State::NrMapped, 1);

@@ -17,6 +17,26 @@ use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::rmap::ReverseMap;
 
+/// Whether a page is anonymous.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Anon {
+    /// It is.
+    Yes,
+    /// It is no more.
+    No,
+}
+
+/// PG_anon by a plain store. From 2.6.9 on it is bit 0 of page->mapping, stored with the pointer, so it costs no locked operation.
+#[inline(always)]
+pub(super) fn store_anon<K: Kernel>(k: K, page: Low<Page>, anon: Anon) {
+    let flags = page.flags(k);
+    let flags = match anon {
+        Anon::Yes => flags | 1 << pg::ANON,
+        Anon::No => flags & !(1 << pg::ANON),
+    };
+    page.set_flags(k, flags);
+}
+
 /// One mapping of a file page more.
 #[inline(always)]
 pub(super) fn add_file<K: Kernel>(k: K, page: Low<Page>) {
@@ -82,7 +102,7 @@ pub(super) fn last_gone<K: Kernel>(k: K, page: Low<Page>) {
     if page::test(k, page, pg::ANON) {
         page.set_mapping(k, 0);
         if K::Rmap::atomic_mapcount(k) {
-            page.set_flags(k, page.flags(k) & !(1 << pg::ANON));
+            store_anon(k, page, Anon::No);
         } else {
             page::clear(k, page, pg::ANON);
         }
