@@ -2,16 +2,13 @@
 //!
 //! Rules: fact sheets, "Slab and kmap details" and "Other objects". Cache descriptors lie in the root object; their per-CPU and
 //! shared arrays, which the real kernel takes from its general caches, lie in pages taken at boot (owner `per_cpu`). Off-slab
-//! management comes from the general caches as there. The timer that trims arrays and free slabs goes by VM time ([`crate::clock`]), so it
-//! does not depend on the mode; it is looked at where an array is refilled, and by whoever reclaims. Leaves out: NUMA, debugging, and 2.4's
-//! kmem_cache_reap, in whose place the timer stands.
+//! management comes from the general caches as there. [`reap`] is the timer that trims arrays and free slabs. Leaves out: NUMA, debugging.
 //!
 //! Invariant: objects in the arrays + objects in use = sum of `inuse` over a cache's slabs.
 
 use crate::arch::THREAD_SIZE;
 use crate::axes::Era;
 use crate::bug_on;
-use crate::clock::now_ms;
 use crate::cluster;
 use crate::file::{Dentry, Inode};
 use crate::guest_struct;
@@ -21,7 +18,7 @@ use crate::layout::{File, Mm, Page, Pgd, Task, Vma, page_struct_bytes, pg};
 use crate::list::ListHead;
 use crate::page_alloc::{Gfp, alloc_pages, free_pages, page_address, virt_to_page, zone};
 use crate::page_cache::buffers::{self, BufferHead};
-use crate::percpu::{State, mod_page_state, page_state};
+use crate::percpu::{State, mod_page_state};
 use crate::ptr::Low;
 use crate::radix_tree::RadixNode;
 use crate::rmap::ReverseMap;
@@ -29,6 +26,10 @@ use crate::root;
 use crate::sync::SpinLock;
 use lowmem_abi::layout::PAGE_SIZE;
 use lowmem_abi::owner::Owner;
+
+pub mod reap;
+
+use reap::{REAP_SLABS_MS, reap_if_due};
 
 macro_rules! caches {
     ($( $(#[$doc:meta])* $Name:ident, $text:literal, $owner:ident, $align:ident; )*) => {
@@ -231,10 +232,6 @@ guest_struct! {
 pub(crate) const BUFCTL_END: u16 = 0xffff;
 /// Most objects an untouched per-CPU array is refilled with.
 const BATCHREFILL_LIMIT: u32 = 16;
-/// REAPTIMEOUT_CPUC: VM time between two looks at all caches, in milliseconds.
-pub const REAP_ARRAYS_MS: u32 = 2_000;
-/// REAPTIMEOUT_LIST3: VM time between two looks at one cache's shared array and free slabs.
-pub const REAP_SLABS_MS: u32 = 4_000;
 /// Bytes of one cache's arrays: per-CPU array of up to 120, shared array of up to 480 pointers.
 const ARRAYS_BYTES: u32 = 16 + 120 * 4 + 16 + 480 * 4;
 
@@ -610,87 +607,6 @@ fn destroy<K: Kernel>(k: K, id: CacheId, slab: Low<Slab>) {
     if cachep.off_slab(k) != 0 {
         kmem_cache_free(k, CacheId::general(cachep.slab_size(k)), slab);
     }
-}
-
-/// The timer of slab (reap_timer_fnc), if VM time has come to it: pages that it gave back. No cache may be locked.
-#[inline]
-pub fn reap_if_due<K: Kernel>(k: K) -> u32 {
-    let s = crate::reclaim::state(k);
-    if s.ready(k) == 0 || (s.next_reap(k).wrapping_sub(now_ms(k)) as i32) > 0 {
-        return 0;
-    }
-    cache_reap(k)
-}
-
-/// cache_reap: every cache's array that nobody took from since the last look loses a fifth; each 4 s the shared array likewise, and of the
-/// free slabs a fifth of what the limit allows, unless one was taken into use since.
-#[cold]
-#[inline(never)]
-fn cache_reap<K: Kernel>(k: K) -> u32 {
-    let now = now_ms(k);
-    crate::reclaim::state(k).set_next_reap(k, now.wrapping_add(REAP_ARRAYS_MS));
-    let before = page_state(k, State::NrSlab);
-    for id in CacheId::ALL {
-        if id.exists(k) {
-            let irq = k.irq_save();
-            reap_cache(k, *id, now);
-            k.irq_restore(irq);
-        }
-    }
-    before.wrapping_sub(page_state(k, State::NrSlab))
-}
-
-fn reap_cache<K: Kernel>(k: K, id: CacheId, now: u32) {
-    let cachep = cache(k, id);
-    cachep.spinlock(k).lock(k);
-    drain_array(k, id, cpu_array(k, cachep));
-    if (cachep.next_reap(k).wrapping_sub(now) as i32) > 0 {
-        cachep.spinlock(k).unlock(k);
-        return;
-    }
-    cachep.set_next_reap(k, now.wrapping_add(REAP_SLABS_MS));
-    if !cachep.shared(k).is_null() {
-        drain_array(k, id, cachep.shared(k));
-    }
-    if cachep.free_touched(k) != 0 {
-        cachep.set_free_touched(k, 0);
-        cachep.spinlock(k).unlock(k);
-        return;
-    }
-    let fifth = 5 * cachep.num(k);
-    // Checked: the image has no panic path for a division.
-    let mut left = (cachep.free_limit(k) + fifth - 1)
-        .checked_div(fifth)
-        .unwrap_or(0);
-    while left > 0 && !cachep.slabs_free(k).is_empty(k) {
-        left -= 1;
-        let slab: Low<Slab> = cachep.slabs_free(k).next(k).container(0);
-        slab.list(k).del(k);
-        cachep.set_free_objects(k, cachep.free_objects(k) - cachep.num(k));
-        // Its management may go back to another cache.
-        cachep.spinlock(k).unlock(k);
-        destroy(k, id, slab);
-        cachep.spinlock(k).lock(k);
-    }
-    cachep.spinlock(k).unlock(k);
-}
-
-/// drain_array_locked: an array in use is spared once; else its oldest fifth goes back to the slabs, or half of what is left of it.
-fn drain_array<K: Kernel>(k: K, id: CacheId, ac: Low<ArrayCache>) {
-    let avail = ac.avail(k);
-    if ac.touched(k) != 0 {
-        ac.set_touched(k, 0);
-        return;
-    }
-    if avail == 0 {
-        return;
-    }
-    let mut n = ac.limit(k).div_ceil(5);
-    if n > avail {
-        n = avail.div_ceil(2);
-    }
-    free_block(k, id, entry(ac, 0), n);
-    drop_oldest(k, ac, n);
 }
 
 /// Sets all caches up (kmem_cache_init and the kmem_cache_create calls of boot); `arrays` has [`boot_bytes`].

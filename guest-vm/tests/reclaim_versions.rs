@@ -343,13 +343,13 @@ fn the_clock_trims_slab() {
     }
     let held = slab::usage(k, id).0;
     let used = slab::usage(k, id).1;
-    assert_eq!(slab::reap_if_due(k), 0, "nothing is due");
+    assert_eq!(slab::reap::reap_if_due(k), 0, "nothing is due");
     let mut given = 0;
     for _ in 0..100 {
         // 2 s are 200 ticks of 1,024 operations.
         h.mailbox().clock += 200;
-        given += slab::reap_if_due(k);
-        assert_eq!(slab::reap_if_due(k), 0, "once each 2 s");
+        given += slab::reap::reap_if_due(k);
+        assert_eq!(slab::reap::reap_if_due(k), 0, "once each 2 s");
     }
     let (left, still, _) = slab::usage(k, id);
     assert!(held - left > 0 && given >= held - left, "{held} {left}");

@@ -174,7 +174,7 @@ fn slow_path<K: Kernel>(k: K, r: &Request) -> Result<Low<Page>, Oom> {
             return Err(oom);
         }
         // What the timer of slab finds is progress: no request hangs while it goes on finding pages.
-        rounds.add(k, freed + slab::reap_if_due(k));
+        rounds.add(k, freed + slab::reap::reap_if_due(k));
         if is_livelock(k, &rounds) {
             reclaim::oom::livelock(k, r);
         }

@@ -53,7 +53,7 @@ pub fn wake<K: Kernel>(k: K, highest: u32) {
 /// One run.
 pub fn run<K: Kernel>(k: K) {
     k.begin(Probe::Reclaim);
-    crate::slab::reap_if_due(k);
+    crate::slab::reap::reap_if_due(k);
     mod_page_state(k, State::PageOutRun, 1);
     match version(k) {
         Version::V2_6_7 | Version::V2_6_8 => balance(k),

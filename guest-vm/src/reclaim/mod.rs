@@ -201,7 +201,7 @@ pub fn init<K: Kernel>(k: K) {
     }
     crate::io::init(k);
     kswapd::init(k);
-    s.set_next_reap(k, now_ms(k).wrapping_add(crate::slab::REAP_ARRAYS_MS));
+    s.set_next_reap(k, now_ms(k).wrapping_add(crate::slab::reap::REAP_ARRAYS_MS));
     s.set_ready(k, 1);
 }
 

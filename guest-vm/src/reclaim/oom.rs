@@ -4,7 +4,7 @@
 //! and the last kill is 5 s ago; time is VM time ([`crate::clock`]). A kill ends the run as an outcome: the recording knows no killed process.
 //! So low memory exhausted *with* free swap never kills: requests of up to 8 pages loop for ever, the "lock-up" reported
 //! in 2004. [`is_livelock`] is this project's definition of that state: for one request, reclaims in a row, each through all
-//! priorities, that freed no page in any zone the request may use, nor did the timer of slab find one ([`crate::slab::reap_if_due`]); at least [`LIVELOCK_ROUNDS`] of them, over at least
+//! priorities, that freed no page in any zone the request may use, nor did the timer of slab find one ([`crate::slab::reap::reap_if_due`]); at least [`LIVELOCK_ROUNDS`] of them, over at least
 //! [`LIVELOCK_MS`] of VM time (longer than any rule above waits).
 //!
 //! Invariant: a run that ends here says for which zone and for whom.
