@@ -324,12 +324,14 @@ fn shrink_cache<K: Kernel>(k: K, z: Low<Zone>, max_scan: u32, wanted: u32, c: &m
             irq = lock(k, z);
             break;
         }
-        left = left.saturating_sub(looked);
+        // `nr_scan++ < SWAP_CLUSTER_MAX` has counted the look that ended the loop.
+        let nr_scan = looked + 1;
+        left = left.saturating_sub(nr_scan);
         let scan = match c.who {
             Who::Direct => State::PgScanDirect,
             Who::Kswapd => State::PgScanKswapd,
         };
-        mod_page_state(k, scan, looked);
+        mod_page_state(k, scan, nr_scan);
         let n = shrink_list(k, c);
         freed += n;
         c.reclaimed += n;
