@@ -4,7 +4,6 @@ mod harness;
 mod space_model;
 mod world;
 
-use guest_vm::axes::MapKind;
 use guest_vm::layout::vm;
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
@@ -257,11 +256,7 @@ impl<S: Scheme, A: Access> World<S, A> {
     }
 
     fn note_write(&mut self, addr: u32) {
-        self.anons += 1;
-        let fresh = match S::KIND {
-            MapKind::AnonVmaRfc => 1,
-            _ => self.anons,
-        };
+        let fresh = self.fresh_anon();
         self.model().written(addr, fresh);
     }
 
@@ -315,12 +310,6 @@ fn without_locked_growth(ops: Vec<Op>) -> Vec<Op> {
     ops.into_iter()
         .filter(|o| !matches!(o, Op::Mremap { .. }))
         .collect()
-}
-
-/// Under some schemes fork gives vmas anon_vmas of their own, which the model does not follow.
-fn of_one_process(mut ops: Vec<Op>) -> Vec<Op> {
-    ops.retain(|op| !matches!(op, Op::Fork));
-    ops
 }
 
 proptest! {
@@ -377,14 +366,14 @@ proptest! {
     fn operations_agree_with_the_interval_model_under_anon_vma_chain(
         ops in proptest::collection::vec(op(), 1..60)
     ) {
-        random_operations::<AnonVmaChain, Split>(&of_one_process(without_locked_growth(ops)));
+        random_operations::<AnonVmaChain, Split>(&without_locked_growth(ops));
     }
 
     #[test]
     fn operations_agree_with_the_interval_model_under_anon_vma_rfc(
         ops in proptest::collection::vec(op(), 1..60)
     ) {
-        random_operations::<AnonVmaRfc, Direct>(&of_one_process(without_locked_growth(ops)));
+        random_operations::<AnonVmaRfc, Direct>(&without_locked_growth(ops));
     }
 
     #[test]

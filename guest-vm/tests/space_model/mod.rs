@@ -8,9 +8,12 @@
 )]
 
 use guest_vm::layout::vm;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const PAGE: u32 = 4096;
 const RWX: u32 = vm::READ | vm::WRITE | vm::EXEC;
+/// [`Area::anon`] of an area that has pages and no anon_vma (anon_vma_rfc before a fork).
+pub const DIRECT: u32 = 0;
 const SPECIAL: u32 = vm::IO | vm::DONTCOPY | vm::DONTEXPAND | vm::RESERVED;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,9 @@ impl Area {
             ..*self
         }
     }
+    fn anon_vma(&self) -> Option<u32> {
+        self.anon.filter(|&a| a != DIRECT)
+    }
     /// Whether `self` and `next` can be one vma.
     fn joins(&self, next: &Area) -> bool {
         self.end == next.start
@@ -44,7 +50,9 @@ impl Area {
             && self.flags & SPECIAL == 0
             && self.file == next.file
             && self.pgoff.wrapping_add(self.pages()) == next.pgoff
-            && (self.anon.is_none() || next.anon.is_none() || self.anon == next.anon)
+            && self
+                .anon_vma()
+                .is_none_or(|a| next.anon_vma().is_none_or(|b| a == b))
     }
     /// Whether `self` and `next` could be one vma if their access were the same and neither had an anon_vma.
     fn could_join(&self, next: &Area) -> bool {
@@ -77,6 +85,8 @@ pub struct Space {
     pub phase: u32,
     /// Whether the scheme has anon_vmas.
     pub anon_vmas: bool,
+    /// Under anon_vma_chain: of which anon_vma an anon_vma is the child.
+    pub above: BTreeMap<u32, u32>,
 }
 
 impl Space {
@@ -84,6 +94,7 @@ impl Space {
         Space {
             phase: 0,
             anon_vmas: false,
+            above: BTreeMap::new(),
             areas: vec![],
             cache: base,
             base,
@@ -136,13 +147,13 @@ impl Space {
         self.areas.insert(i, area);
         if i > 0 && self.areas[i - 1].joins(&self.areas[i]) {
             self.areas[i - 1].end = area.end;
-            self.areas[i - 1].anon = self.areas[i - 1].anon.or(area.anon);
+            self.areas[i - 1].anon = self.areas[i - 1].anon.max(area.anon);
             self.areas.remove(i);
             i -= 1;
         }
         if i + 1 < self.areas.len() && self.areas[i].joins(&self.areas[i + 1]) {
             self.areas[i].end = self.areas[i + 1].end;
-            self.areas[i].anon = self.areas[i].anon.or(self.areas[i + 1].anon);
+            self.areas[i].anon = self.areas[i].anon.max(self.areas[i + 1].anon);
             self.areas.remove(i + 1);
         }
     }
@@ -385,8 +396,39 @@ impl Space {
         child
     }
 
+    /// Each area that has pages directly gets an anon_vma.
+    pub fn share(&mut self, mut fresh: impl FnMut() -> u32) {
+        for a in self.areas.iter_mut().filter(|a| a.anon == Some(DIRECT)) {
+            a.anon = Some(fresh());
+        }
+    }
+
+    /// Each area gets an anon_vma of its own, a child of the one that it was copied with.
+    pub fn branch(&mut self, mut fresh: impl FnMut() -> u32) {
+        for a in &mut self.areas {
+            if let Some(parent) = a.anon {
+                let child = fresh();
+                self.above.insert(child, parent);
+                a.anon = Some(child);
+            }
+        }
+    }
+
+    /// The anon_vmas of its areas and all above them.
+    pub fn with_ancestors(&self) -> BTreeSet<u32> {
+        let mut all = BTreeSet::new();
+        for a in &self.areas {
+            let mut at = a.anon_vma();
+            while let Some(id) = at {
+                all.insert(id);
+                at = self.above.get(&id).copied();
+            }
+        }
+        all
+    }
+
     /// A write at `addr`: a private area gets an anon_vma before its first anonymous page, its neighbour's (next first) if they could
-    /// merge, else a new one, numbered `fresh`.
+    /// merge and it is nobody's child, else a new one, numbered `fresh`.
     pub fn written(&mut self, addr: u32, fresh: u32) {
         let i = self
             .areas
@@ -397,12 +439,11 @@ impl Space {
         if !self.anon_vmas || a.anon.is_some() || a.flags & vm::SHARED != 0 {
             return;
         }
-        let next = self
-            .areas
-            .get(i + 1)
-            .filter(|n| n.anon.is_some() && a.could_join(n));
+        let sharable = |n: &Area| n.anon.is_some_and(|id| !self.above.contains_key(&id));
+        let next = self.areas.get(i + 1);
+        let next = next.filter(|n| fresh != DIRECT && sharable(n) && a.could_join(n));
         let prev = i.checked_sub(1).map(|p| self.areas[p]);
-        let prev = prev.filter(|p| p.anon.is_some() && p.could_join(&a));
+        let prev = prev.filter(|p| fresh != DIRECT && sharable(p) && p.could_join(&a));
         self.areas[i].anon = next.copied().or(prev).map_or(Some(fresh), |n| n.anon);
     }
 }

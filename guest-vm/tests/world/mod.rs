@@ -8,7 +8,7 @@
 
 use crate::harness::Access;
 use crate::harness::{Harness, Native};
-use crate::space_model::{Area, Fails, PAGE, Space};
+use crate::space_model::{Area, DIRECT, Fails, PAGE, Space};
 use guest_vm::axes::MapKind;
 use guest_vm::cluster;
 use guest_vm::kernel::Kernel;
@@ -116,8 +116,7 @@ impl<S: Scheme, A: Access> World<S, A> {
         s.anon_vmas = w_anon(k);
         s.phase = cluster::mmu_count(k) - 1;
         // The argument page is in the stack.
-        self.anons += 1;
-        let anon = (s.anon_vmas && A::SHIFT.is_none()).then_some(self.anons);
+        let anon = (s.anon_vmas && A::SHIFT.is_none()).then_some(self.fresh_anon());
         s.start_brk = BRK;
         s.brk = BRK;
         s.areas.push(Area {
@@ -150,9 +149,30 @@ impl<S: Scheme, A: Access> World<S, A> {
         self.next_pid += 1;
         self.h.mailbox().child = pid;
         assert_eq!(self.call(nr, &[]), pid);
-        let child = self.model().fork();
+        let mut anons = self.anons;
+        let mut fresh = || {
+            anons += 1;
+            anons
+        };
+        if S::KIND == MapKind::AnonVmaRfc {
+            self.model().share(&mut fresh);
+        }
+        let mut child = self.model().fork();
+        if S::KIND == MapKind::AnonVmaChain {
+            child.branch(&mut fresh);
+        }
+        self.anons = anons;
         self.models.insert(pid, child);
         pid
+    }
+
+    /// What the first write to a vma gives it.
+    pub fn fresh_anon(&mut self) -> u32 {
+        self.anons += 1;
+        match S::KIND {
+            MapKind::AnonVmaRfc => DIRECT,
+            _ => self.anons,
+        }
     }
 
     /// Exits the running process; `next` runs then (0: none).
@@ -192,11 +212,13 @@ impl<S: Scheme, A: Access> World<S, A> {
             anons.len(),
             "two anon_vmas of the model are one"
         );
-        let used = match S::KIND {
-            MapKind::AnonVmaRfc => 0,
-            _ => distinct.len() as u32,
-        };
-        assert_eq!(slab::usage(k, CacheId::AnonVma).1, used);
+        // An ancestor's lives while a descendant's does.
+        let used: BTreeSet<u32> = self
+            .models
+            .values()
+            .flat_map(Space::with_ancestors)
+            .collect();
+        assert_eq!(slab::usage(k, CacheId::AnonVma).1, used.len() as u32);
         assert_eq!(task::tasks(k).committed(k), committed);
         assert_eq!(task::tasks(k).nr_tasks(k), self.models.len() as u32);
         guest_vm::check::all(k).expect("invariants");
@@ -276,13 +298,12 @@ pub fn check_mm<K: Kernel>(k: K, mm: Low<Mm>) -> Vec<Area> {
 /// The address of a vma's anon_vma, if the scheme has them.
 pub fn anon_of<K: Kernel>(k: K, vma: Low<Vma>) -> Option<u32> {
     let at = match k.axes().rmap {
-        MapKind::AnonVma => anon_vma::of_vma(k, vma).va(),
-        MapKind::AnonVmaChain => anon_vma_chain::of_vma(k, vma).va(),
-        // Before a fork all that have pages are alike.
-        MapKind::AnonVmaRfc => {
+        // Under anon_vma_rfc before a fork all that have pages are alike.
+        MapKind::AnonVma | MapKind::AnonVmaRfc => {
             let part: Low<anon_vma::VmaPart> = vma.rmap_fields(k);
-            u32::from(!part.anon_vma(k).is_null())
+            part.anon_vma(k).va()
         }
+        MapKind::AnonVmaChain => anon_vma_chain::of_vma(k, vma).va(),
         _ => 0,
     };
     Some(at).filter(|&a| a != 0)
