@@ -85,17 +85,7 @@ impl Pieces {
     ) -> Result<Self, MachineError> {
         config.check()?;
         let preset = preset(config)?;
-        let mut machine = boot(config, &preset)?;
-        let mut replayer = Replayer::new(trace, as_recorded());
-        replayer.pause_after = PauseAfter::Operation(end.saturating_sub(1));
-        loop {
-            match machine.run_native(&mut replayer) {
-                Stop::Pause(Pause::Done(_, to)) if to + 1 >= end => break,
-                Stop::Pause(Pause::End) => break,
-                Stop::Pause(_) => {}
-                failed => return Err(failure(failed, replayer.operation())),
-            }
-        }
+        let (machine, replayer) = natively(trace, config, &preset, pause_before(end))?;
         Self::enter(config, preset, machine, replayer, Engine::Fast)
     }
 
@@ -120,7 +110,7 @@ impl Pieces {
         let before = self.table();
         let probes = self.state.books.probes;
         let first = self.machine.host.devices.write_log().len();
-        self.replayer.pause_after = PauseAfter::Operation(end.saturating_sub(1));
+        self.replayer.pause_after = pause_before(end);
         loop {
             let stop = self.machine.run_cycle(&mut self.replayer, &mut self.state);
             match stop {
@@ -150,6 +140,30 @@ impl Pieces {
 
 /// Most RAM of the measurements in which one process wants more memory than there is.
 pub const MOST_RAM: u64 = 1 << 30;
+
+/// A pause before operation number `end`.
+fn pause_before(end: u64) -> PauseAfter {
+    PauseAfter::Operation(end.saturating_sub(1))
+}
+
+/// A machine that has run `trace` natively, as it is, until `pause` is over; where that never is, to the end.
+pub(crate) fn natively(
+    trace: &Trace,
+    config: &Config,
+    preset: &Preset,
+    pause: PauseAfter,
+) -> Result<(Machine, Replayer), MachineError> {
+    let mut machine = boot(config, preset)?;
+    let mut replayer = Replayer::new(trace, as_recorded());
+    replayer.pause_after = pause;
+    loop {
+        match machine.run_native(&mut replayer) {
+            Stop::Pause(Pause::Done(..) | Pause::End) => return Ok((machine, replayer)),
+            Stop::Pause(_) => {}
+            failed => return Err(failure(failed, replayer.operation())),
+        }
+    }
+}
 
 /// A synthetic trace says everything: nothing is added to it.
 pub(crate) fn as_recorded() -> Assumptions {

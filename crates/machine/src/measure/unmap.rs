@@ -20,12 +20,11 @@
 //!
 //! Invariant: every configuration unmaps the page of the same trace.
 
-use super::{Pieces, as_recorded, failure};
-use crate::drive_native::Stop;
+use super::{Pieces, natively};
 use crate::error::MachineError;
 use crate::machine::Machine;
-use crate::replay::{boot, cycle_options, preset};
-use crate::replayer::{Pause, Replayer, pid};
+use crate::replay::{cycle_options, preset};
+use crate::replayer::{PauseAfter, pid};
 use crate::walk;
 use emu_cpu::{Engine, EngineState};
 use guest_vm::pgtable::Pte;
@@ -306,15 +305,7 @@ fn point(config: &Config, case: Case, n: u32) -> Result<UnmapPoint, MachineError
         at,
     } = load(case, n);
     let preset = preset(config)?;
-    let mut machine = boot(config, &preset)?;
-    let mut replayer = Replayer::new(&trace, as_recorded());
-    loop {
-        match machine.run_native(&mut replayer) {
-            Stop::Pause(Pause::End) => break,
-            Stop::Pause(_) => {}
-            failed => return Err(failure(failed, replayer.operation())),
-        }
-    }
+    let (mut machine, replayer) = natively(&trace, config, &preset, PauseAfter::Never)?;
     let operation = replayer.operation();
     let lost = |what: &str| MachineError::Guest {
         operation,

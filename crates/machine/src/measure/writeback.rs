@@ -9,13 +9,12 @@
 //!
 //! Invariant: page contents on the disk are the same with tags and with lists.
 
-use super::{Piece, Pieces, as_recorded, failure};
+use super::{Piece, Pieces, natively};
 use crate::disk::{DiskTime, Elevator};
-use crate::drive_native::Stop;
 use crate::error::MachineError;
 use crate::machine::guarded;
-use crate::replay::{boot, preset};
-use crate::replayer::{Pause, Replayer};
+use crate::replay::preset;
+use crate::replayer::PauseAfter;
 use emu_cpu::Engine;
 use guest_vm::io::complete_all;
 use guest_vm::layout::Mapping;
@@ -301,15 +300,7 @@ fn fsync_beside_flusher(config: &Config, point: Phase) -> Result<bool, MachineEr
     s.write(task, file, 5);
     s.t.on(task).null_call();
     let trace = s.t.finish();
-    let mut machine = boot(config, &preset(config)?)?;
-    let mut replayer = Replayer::new(&trace, as_recorded());
-    loop {
-        match machine.run_native(&mut replayer) {
-            Stop::Pause(Pause::End) => break,
-            Stop::Pause(_) => {}
-            failed => return Err(failure(failed, replayer.operation())),
-        }
-    }
+    let (machine, replayer) = natively(&trace, config, &preset(config)?, PauseAfter::Never)?;
     let k = machine.k;
     let on_disk = || !machine.host.devices.write_log().is_empty();
     let failed = |e: crate::machine::Ended| MachineError::Guest {
