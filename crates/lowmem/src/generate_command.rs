@@ -5,7 +5,7 @@
 use crate::failure::Failure;
 use crate::output;
 use clap::{Args, Subcommand, ValueEnum};
-use lowmem_report::config::parse_bytes;
+use lowmem_report::config::{Split, parse_bytes};
 use lowmem_report::table::grouped;
 use lowmem_trace::PAGE_SIZE;
 use lowmem_trace::generate::build::Compile;
@@ -29,10 +29,36 @@ pub(crate) struct GenerateArgs {
     pub(crate) seed: u64,
 }
 
-/// Pages from a size such as 64M.
+/// Pages from a size such as 64M or 3.4G.
 pub(crate) fn pages(text: &str) -> Result<u32, String> {
-    let bytes = parse_bytes(text).ok_or_else(|| format!("{text:?} is not a size such as 64M"))?;
+    let bytes = parse_bytes(text)
+        .or_else(|| decimal_bytes(text))
+        .ok_or_else(|| format!("{text:?} is not a size such as 64M or 3.4G"))?;
     u32::try_from(bytes.div_ceil(u64::from(PAGE_SIZE))).map_err(|_| format!("{text}: too large"))
+}
+
+/// Bytes of a size with digits behind the point: `3.4G`.
+fn decimal_bytes(text: &str) -> Option<u64> {
+    let (whole, rest) = text.split_once('.')?;
+    let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = &rest[..rest.len() - unit.len()];
+    if unit.is_empty() || !(1..=9).contains(&digits.len()) {
+        return None;
+    }
+    let one = parse_bytes(&format!("1{unit}"))?;
+    let tail = digits.parse::<u64>().ok()? as u128 * u128::from(one);
+    let tail = tail / 10u128.pow(digits.len() as u32);
+    parse_bytes(&format!("{whole}{unit}"))?.checked_add(tail as u64)
+}
+
+/// An exponent of Zipf's law such as 0.8, per mille.
+fn exponent(text: &str) -> Result<u32, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.0..=1.5).contains(&s) => Ok((s * 1000.0).round() as u32),
+        _ => Err(format!(
+            "{text:?} is not an exponent from 0 to 1.5, in steps of 0.001"
+        )),
+    }
 }
 
 /// A share such as 0.25, per mille.
@@ -83,6 +109,9 @@ pub(crate) enum Load {
         /// System calls of a transaction
         #[arg(long, value_name = "N", default_value_t = 16)]
         calls: u32,
+        /// Exponent of Zipf's law: 0 all blocks alike, 1 the n-th is used n times as seldom
+        #[arg(long, value_name = "S", default_value = "1", value_parser = exponent)]
+        zipf: u32,
     },
     /// A prefork web server with CGI programs
     #[command(after_help = "Example:\n  lowmem trace generate prefork --children 150 -o web.lmt")]
@@ -187,6 +216,9 @@ pub(crate) enum Load {
         /// Pages that a process uses before the next one runs
         #[arg(long, value_name = "N", default_value_t = 256)]
         slice: u32,
+        /// Exponent of Zipf's law, with --order zipf: 0 all pages alike, 1 the n-th is used n times as seldom
+        #[arg(long, value_name = "S", default_value = "1", value_parser = exponent)]
+        zipf: u32,
     },
     /// mremap of pages that fork has shared
     #[command(
@@ -245,6 +277,7 @@ impl Load {
                 blocks,
                 reads,
                 calls,
+                zipf,
             } => Box::new(SharedSegment {
                 processes,
                 segment_pages: segment,
@@ -255,6 +288,7 @@ impl Load {
                 blocks,
                 reads,
                 calls,
+                exponent: zipf,
             }),
             Load::Prefork {
                 children,
@@ -320,6 +354,7 @@ impl Load {
                 rounds,
                 order,
                 slice,
+                zipf,
             } => Box::new(SwapStorm {
                 processes,
                 pages: memory,
@@ -329,6 +364,7 @@ impl Load {
                     OrderArg::Zipf => Order::Zipf,
                 },
                 slice,
+                exponent: zipf,
             }),
             Load::MremapFork {
                 segments,
@@ -356,9 +392,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let load = args.load.workload();
     let trace = generate::generate(&*load, args.seed).map_err(|e| Failure::Usage(e.to_string()))?;
     trace.save(path)?;
+    let where_it_runs = match trace.user_end() > Split::G3G1.user_end() {
+        true => "; only split 4g4g has room for it",
+        false => "",
+    };
     let s = trace.summary();
     output::print(&format!(
-        "{}: {} operations, {} processes at most, {} ptes at the peak, written to {}\n",
+        "{}: {} operations, {} processes at most, {} ptes at the peak, written to {}{where_it_runs}\n",
         trace.name(),
         grouped(s.operations),
         grouped(s.max_spaces),

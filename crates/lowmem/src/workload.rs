@@ -5,7 +5,6 @@
 use crate::failure::Failure;
 use clap::ValueEnum;
 use lowmem_report::Config;
-use lowmem_report::config::Split;
 use lowmem_trace::Trace;
 use std::path::Path;
 
@@ -48,8 +47,8 @@ pub(crate) fn fit(trace: Trace, configs: &[Config], layout: Layout) -> Result<Tr
     let Some((end, split)) = smallest else {
         return Ok(trace);
     };
-    // Addresses of imported traces end where user space of 3G/1G does.
-    let recorded_end = Split::G3G1.user_end();
+    // Addresses of a trace end where user space of 3G/1G does, but for generated ones that only 4G/4G has room for.
+    let recorded_end = trace.user_end();
     match layout {
         Layout::Packed => Ok(trace.packed(end.min(recorded_end))?),
         Layout::Recorded => {

@@ -12,7 +12,7 @@ use crate::{
     error::TraceError,
     format::TraceWriter,
     header::{FileInfo, Header, SegmentInfo, TaskInfo, TraceKind},
-    model::{Model, USER_END},
+    model::{HUGE_USER_END, Model, USER_END},
     op::*,
     space::page_up,
     trace::Trace,
@@ -31,6 +31,7 @@ pub struct TraceBuilder {
     len: usize,
     program: FileId,
     unmapped_base: u32,
+    user_end: u64,
 }
 
 impl TraceBuilder {
@@ -42,6 +43,7 @@ impl TraceBuilder {
             len: 0,
             program: FileId(0),
             unmapped_base: TASK_UNMAPPED_BASE,
+            user_end: USER_END,
         };
         builder.program = builder.file("/bin/program", 64);
         builder
@@ -50,6 +52,11 @@ impl TraceBuilder {
     /// Lets the search for free addresses begin elsewhere (mapped_base of the vendor kernels of the time).
     pub fn set_unmapped_base(&mut self, base: u32) {
         self.unmapped_base = base;
+    }
+
+    /// Gives all processes the user space of 4G/4G, where alone the trace then runs. To be called before the first is made.
+    pub fn set_huge(&mut self) {
+        self.user_end = HUGE_USER_END;
     }
 
     /// Adds a file of that many pages.
@@ -108,7 +115,7 @@ impl TraceBuilder {
         };
         let data = TEXT_BASE + 16 * PAGE_SIZE;
         let bss = data + 4 * PAGE_SIZE;
-        let stack_top = USER_END as u32;
+        let stack_top = self.user_end as u32;
         ExecImage {
             name: "program".to_owned(),
             mappings: vec![
@@ -241,7 +248,11 @@ impl OnTask<'_> {
             .expect("the task has an address space");
         let len = page_up(u64::from(len));
         mm.space
-            .gap(u64::from(self.builder.unmapped_base), len, USER_END)
+            .gap(
+                u64::from(self.builder.unmapped_base),
+                len,
+                self.builder.user_end,
+            )
             .expect("a builder program maps no more than 2 GiB") as u32
     }
 
@@ -319,7 +330,7 @@ impl OnTask<'_> {
         let (from, to) = (page_up(u64::from(old_len)), page_up(u64::from(new_len)));
         let start = u64::from(old);
         let room = to <= from || mm.space.overlap(start + from, start + to).is_none();
-        let result = if room && start + to <= USER_END {
+        let result = if room && start + to <= self.builder.user_end {
             old
         } else {
             self.gap(new_len)

@@ -17,8 +17,21 @@ use crate::{
     trace::Trace,
 };
 
-/// End of user addresses in a 3G/1G split: no trace reaches above.
+/// End of user addresses in a 3G/1G split: no recorded trace reaches above.
 pub const USER_END: u64 = 0xc000_0000;
+
+/// End of user addresses in a 4G/4G split. A generated trace whose processes have their stacks above [`USER_END`] reaches up to it, and
+/// runs there only.
+pub const HUGE_USER_END: u64 = 0xff00_0000;
+
+/// End of the user space that an image is laid out for: its stack lies at the top.
+#[must_use]
+pub fn user_end_of(image: &ExecImage) -> u64 {
+    match u64::from(image.stack_top) > USER_END {
+        true => HUGE_USER_END,
+        false => USER_END,
+    }
+}
 
 /// How far below its mapping a stack may grow: the usual limit of 8 MiB is the guest's business, this
 /// only tells growth from a stray touch.
@@ -67,6 +80,8 @@ pub struct Mm {
     around: PageSet,
     brk: u64,
     stack: Option<(u64, u64)>,
+    /// End of its addresses.
+    user_end: u64,
     users: u32,
 }
 
@@ -77,6 +92,8 @@ pub struct Model {
     mms: Vec<Option<Mm>>,
     segments: Vec<u32>,
     current: TaskId,
+    /// End of all address spaces, from the first exec on.
+    user_end: Option<u64>,
     ptes: u64,
     spaces: u64,
     shared_objects: u32,
@@ -101,6 +118,7 @@ impl Model {
             mms: Vec::new(),
             segments: header.segments.iter().map(|s| s.bytes).collect(),
             current: TaskId::FIRST,
+            user_end: None,
             ptes: 0,
             spaces: 0,
             shared_objects: 0,
@@ -425,10 +443,10 @@ impl Model {
     ) -> Check {
         let start = u64::from(result);
         let end = start + page_up(u64::from(len));
-        if len == 0 || !start.is_multiple_of(PAGE) || end > USER_END {
+        let mm = self.current_mm()?;
+        if len == 0 || !start.is_multiple_of(PAGE) || end > mm.user_end {
             return fail(format!("mapping of {len} bytes at {start:#x}"));
         }
-        let mm = self.current_mm()?;
         let gone = match flags.contains(MapFlags::FIXED) {
             true => mm.unmap(start, end),
             false => 0,
@@ -492,14 +510,22 @@ impl Model {
 
     fn exec(&mut self, image: &ExecImage) -> Check {
         self.drop_mm();
+        let user_end = user_end_of(image);
+        let first = *self.user_end.get_or_insert(user_end);
+        if first != user_end {
+            return fail(format!(
+                "exec of an image for addresses to {user_end:#x}, after one to {first:#x}"
+            ));
+        }
         let mut mm = Mm {
             users: 1,
             brk: u64::from(image.brk),
+            user_end,
             ..Mm::default()
         };
         for m in &image.mappings {
             let (start, end) = (u64::from(m.start), u64::from(m.end));
-            if start >= end || start % PAGE != 0 || end % PAGE != 0 || end > USER_END {
+            if start >= end || start % PAGE != 0 || end % PAGE != 0 || end > user_end {
                 return fail(format!("exec mapping {start:#x}..{end:#x}"));
             }
             let shared = m.flags.contains(MapFlags::SHARED);
@@ -540,17 +566,17 @@ impl Model {
     }
 }
 
-/// The pages of a call that a kernel would not have carried out unless they begin with a page and end in user space.
-fn range(call: &Call, addr: u32, len: u32) -> Check<(u64, u64)> {
-    let start = u64::from(addr);
-    let end = start + page_up(u64::from(len));
-    match start.is_multiple_of(PAGE) && end <= USER_END {
-        true => Ok((start, end)),
-        false => fail(format!("{call:?} of {start:#x}..{end:#x}")),
-    }
-}
-
 impl Mm {
+    /// The pages of a call that a kernel would not have carried out unless they begin with a page and end in user space.
+    fn range(&self, call: &Call, addr: u32, len: u32) -> Check<(u64, u64)> {
+        let start = u64::from(addr);
+        let end = start + page_up(u64::from(len));
+        match start.is_multiple_of(PAGE) && end <= self.user_end {
+            true => Ok((start, end)),
+            false => fail(format!("{call:?} of {start:#x}..{end:#x}")),
+        }
+    }
+
     fn unmap(&mut self, start: u64, end: u64) -> u64 {
         self.space.cut(start, end);
         self.forget(start, end)
@@ -565,11 +591,11 @@ impl Mm {
     fn change(&mut self, call: &Call) -> Check {
         match call {
             Call::Munmap { addr, len } => {
-                let (start, end) = range(call, *addr, *len)?;
+                let (start, end) = self.range(call, *addr, *len)?;
                 self.unmap(start, end);
             }
             Call::Mprotect { addr, len, prot } => {
-                let (start, end) = range(call, *addr, *len)?;
+                let (start, end) = self.range(call, *addr, *len)?;
                 self.space.protect(start, end, *prot);
             }
             Call::Madvise {
@@ -577,11 +603,11 @@ impl Mm {
                 len,
                 advice: Advice::DontNeed,
             } => {
-                let (start, end) = range(call, *addr, *len)?;
+                let (start, end) = self.range(call, *addr, *len)?;
                 self.forget(start, end);
             }
             Call::Mlock { addr, len } => {
-                let (start, end) = range(call, page_down(u64::from(*addr)) as u32, *len)?;
+                let (start, end) = self.range(call, page_down(u64::from(*addr)) as u32, *len)?;
                 for area in self.space.iter() {
                     for page in (area.start.max(start)..area.end.min(end)).step_by(PAGE as usize) {
                         if area.prot != Prot::NONE {
@@ -597,7 +623,7 @@ impl Mm {
                 len,
                 page_offset,
             } => {
-                let (start, end) = range(call, *addr, *len)?;
+                let (start, end) = self.range(call, *addr, *len)?;
                 let Some(area) = self.space.find(start).copied() else {
                     return fail(format!(
                         "remap_file_pages at {start:#x}, where nothing is mapped"
@@ -629,7 +655,7 @@ impl Mm {
     fn set_brk(&mut self, to: u64) -> Check {
         let (old, new) = (page_up(self.brk), page_up(to));
         if new > old {
-            if new > USER_END {
+            if new > self.user_end {
                 return fail(format!("brk {to:#x}"));
             }
             let added = self.space.add(Area {
@@ -664,8 +690,8 @@ impl Mm {
         else {
             unreachable!("only called for mremap")
         };
-        let (from, old_end) = range(call, *old, *old_len)?;
-        let (to, end) = range(call, *result, *new_len)?;
+        let (from, old_end) = self.range(call, *old, *old_len)?;
+        let (to, end) = self.range(call, *result, *new_len)?;
         let (old_len, new_len) = (old_end - from, end - to);
         if new_len == 0 {
             return fail(format!("mremap to {to:#x}..{end:#x}"));

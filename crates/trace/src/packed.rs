@@ -10,7 +10,7 @@
 
 use crate::error::TraceError;
 use crate::format::TraceWriter;
-use crate::model::USER_END;
+use crate::model::{HUGE_USER_END, USER_END, user_end_of};
 use crate::op::{Call, ExecImage, Op, PAGE_SIZE};
 use crate::ranges::{Moved, Ranges};
 use crate::space::{page_down, page_up};
@@ -27,6 +27,20 @@ impl Trace {
     #[must_use]
     pub fn highest_address(&self) -> u64 {
         seen(self).iter().next_back().map_or(0, |(_, end)| end)
+    }
+
+    /// End of the user space that the trace is laid out for: that of 3G/1G, or of 4G/4G.
+    #[must_use]
+    pub fn user_end(&self) -> u64 {
+        // All images are laid out alike, and the first operation is an exec.
+        let first = self.ops().find_map(|op| match op {
+            Op::Call(call) => match *call {
+                Call::Exec { image } => Some(user_end_of(&image)),
+                _ => None,
+            },
+            _ => None,
+        });
+        first.unwrap_or(USER_END)
     }
 
     /// The trace with all its addresses below `limit`.
@@ -94,7 +108,7 @@ fn seen(trace: &Trace) -> Ranges {
 /// belongs to nobody.
 fn note(runs: &mut Ranges, start: u64, end: u64) {
     let (start, end) = (page_down(start), page_up(end));
-    if end <= USER_END {
+    if end <= HUGE_USER_END {
         runs.insert(start, end, KEPT_GAP);
     }
 }

@@ -132,18 +132,33 @@ impl Draw {
     }
 }
 
-/// Zipf's law with exponent 1 over ranks `0..n`: weights 1/k, in integers, so that every host draws the same.
+/// Refuses an exponent of Zipf's law for which the last ranks of a large object would weigh nothing.
+fn exponent(per_mille: u32) -> Result<(), GenerateError> {
+    range(
+        "exponent of Zipf's law",
+        per_mille.into(),
+        (0, 1500),
+        "0 to 1500 (per mille)",
+    )
+}
+
+/// Zipf's law over ranks `0..n`: rank k - 1 has the weight 1 / k^s. Weights are integers, and made by operations that IEEE 754
+/// rounds in one way only, so that every host draws the same.
 #[derive(Debug)]
 struct Zipf {
-    /// Sums of floor(2^32 / k).
+    /// Sums of floor(2^32 / k^s).
     sums: Vec<u64>,
 }
 
 impl Zipf {
-    fn new(n: u32) -> Self {
+    /// The exponent is given per mille; 0: all ranks alike.
+    fn new(n: u32, exponent: u32) -> Self {
         let mut sum = 0;
-        let sums = (1..=u64::from(n)).map(|k| {
-            sum += (1 << 32) / k;
+        let sums = (1..=n).map(|k| {
+            sum += match exponent {
+                1000 => (1 << 32) / u64::from(k),
+                _ => ((1u64 << 32) as f64 / power(k.into(), exponent)) as u64,
+            };
             sum
         });
         Self {
@@ -177,6 +192,25 @@ impl Zipf {
         ranks
     }
 }
+
+/// `x` to the power of `per_mille` / 1000, the fraction to 24 binary places: products of square roots of square roots. A host's `powf` may
+/// round as it likes.
+fn power(x: f64, per_mille: u32) -> f64 {
+    let mut out = (0..per_mille / 1000).fold(1.0, |product, _| product * x);
+    let mut fraction = (u64::from(per_mille % 1000) << PLACES) / 1000;
+    let mut root = x;
+    for _ in 0..PLACES {
+        root = root.sqrt();
+        fraction <<= 1;
+        if fraction >> PLACES & 1 == 1 {
+            out *= root;
+        }
+    }
+    out
+}
+
+/// See [`power`].
+const PLACES: u32 = 24;
 
 /// See [`Zipf::distinct`].
 const DRAWS_EACH: usize = 8;

@@ -1,6 +1,6 @@
 //! Memory pressure: processes that together want more memory than there is; and mremap of pages that fork has shared.
 
-use super::{Draw, GenerateError, Workload, Zipf, range};
+use super::{Draw, GenerateError, Workload, Zipf, exponent, range};
 use crate::builder::TraceBuilder;
 use crate::op::PAGE_SIZE;
 
@@ -26,6 +26,8 @@ pub struct SwapStorm {
     pub order: Order,
     /// Pages a process uses before the next one runs (assumption: 256).
     pub slice: u32,
+    /// The exponent of Zipf's law, per mille.
+    pub exponent: u32,
 }
 
 impl Default for SwapStorm {
@@ -36,6 +38,7 @@ impl Default for SwapStorm {
             rounds: 3,
             order: Order::Cyclic,
             slice: 256,
+            exponent: 1000,
         }
     }
 }
@@ -57,6 +60,7 @@ impl Workload for SwapStorm {
             "1 to 10000",
         )?;
         range("pages", self.pages.into(), (1, 500_000), "1 to 500000")?;
+        exponent(self.exponent)?;
         range("slice", self.slice.into(), (1, 1 << 30), "at least 1")
     }
 
@@ -67,7 +71,7 @@ impl Workload for SwapStorm {
             let va = t.on(p).mmap_anon(self.pages * PAGE_SIZE);
             all.push((p, va, Draw::new(seed, i), 0u64));
         }
-        let zipf = Zipf::new(self.pages);
+        let zipf = Zipf::new(self.pages, self.exponent);
         let total = u64::from(self.pages) * (u64::from(self.rounds) + 1);
         while all[0].3 < total {
             for (p, va, draw, done) in &mut all {

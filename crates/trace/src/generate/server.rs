@@ -1,11 +1,18 @@
 //! Servers: a database whose processes share a segment (Oracle on 32-bit Linux; PostgreSQL), and a prefork web server.
 
-use super::{Draw, GenerateError, Scatter, Workload, Zipf, libraries, library_files, range};
+use super::{
+    Draw, GenerateError, Scatter, Workload, Zipf, exponent, libraries, library_files, range,
+};
 use crate::builder::TraceBuilder;
+use crate::model::{HUGE_USER_END, USER_END};
 use crate::op::{Access, PAGE_SIZE, TaskId};
 
 /// Where a big segment is attached: Oracle relinked and mapped_base lowered (the 2.7 GB layout of the fact sheet).
 const LOW_BASE: u32 = 0x1000_0000;
+/// Pages of a library area: the mean of text and data, and some.
+const LIBRARY_PAGES: u64 = 36;
+/// Kept below the end of user space for the stack.
+const STACK_ROOM: u64 = 0x0100_0000;
 
 /// Dedicated server processes over one shared segment.
 #[derive(Debug, Clone)]
@@ -29,6 +36,8 @@ pub struct SharedSegment {
     pub reads: u32,
     /// System calls of a transaction.
     pub calls: u32,
+    /// The exponent of Zipf's law, per mille; the fact sheet has 800 to 1000.
+    pub exponent: u32,
 }
 
 impl Default for SharedSegment {
@@ -43,6 +52,7 @@ impl Default for SharedSegment {
             blocks: 10,
             reads: 80,
             calls: 16,
+            exponent: 1000,
         }
     }
 }
@@ -50,6 +60,26 @@ impl Default for SharedSegment {
 impl SharedSegment {
     fn touches(&self) -> u64 {
         u64::from(self.segment_pages) * u64::from(self.touched) / 1000
+    }
+
+    /// Pages of address space that a server process maps beside its program and stack.
+    #[must_use]
+    pub fn mapped_pages(&self) -> u64 {
+        u64::from(self.segment_pages)
+            + u64::from(self.private_pages)
+            + u64::from(self.vmas) * LIBRARY_PAGES
+    }
+
+    /// Pages that it can map where user space ends at `user_end`.
+    #[must_use]
+    pub fn room(user_end: u64) -> u64 {
+        (user_end - STACK_ROOM - u64::from(LOW_BASE)) / u64::from(PAGE_SIZE)
+    }
+
+    /// Whether only 4G/4G has room for a process.
+    #[must_use]
+    pub fn is_huge(&self) -> bool {
+        self.mapped_pages() > Self::room(USER_END)
     }
 }
 
@@ -88,10 +118,8 @@ impl Workload for SharedSegment {
             (2, 1 << 20),
             "2 to 1048576",
         )?;
-        let used = u64::from(self.segment_pages)
-            + u64::from(self.private_pages)
-            + u64::from(self.vmas) * 36;
-        let room = u64::from((0xbf00_0000 - LOW_BASE) / PAGE_SIZE);
+        exponent(self.exponent)?;
+        let (used, room) = (self.mapped_pages(), Self::room(HUGE_USER_END));
         if used > room {
             return Err(GenerateError::NoRoom {
                 what: "a server process",
@@ -104,12 +132,15 @@ impl Workload for SharedSegment {
 
     fn build(&self, t: &mut TraceBuilder, seed: u64) -> Result<(), GenerateError> {
         t.set_unmapped_base(LOW_BASE);
+        if self.is_huge() {
+            t.set_huge();
+        }
         let files = library_files(t, self.vmas);
         let segment = t.segment(self.segment_pages * PAGE_SIZE);
         let listener = t.spawn();
         let base = t.on(listener).shmget(segment).shmat(segment);
         let blocks = self.segment_pages / 2;
-        let zipf = Zipf::new(blocks);
+        let zipf = Zipf::new(blocks, self.exponent);
         let scatter = Scatter::new(blocks, &mut Draw::new(seed, 0));
         let mut servers: Vec<(TaskId, Draw)> = Vec::new();
         for i in 0..self.processes {

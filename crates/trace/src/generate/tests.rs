@@ -117,7 +117,7 @@ fn the_worst_case_has_as_many_vmas_as_it_says() {
 #[test]
 fn what_cannot_be_is_refused() {
     let load = SharedSegment {
-        segment_pages: 800_000,
+        segment_pages: 980_000,
         ..SharedSegment::default()
     };
     let e = generate(&load, 1).unwrap_err().to_string();
@@ -142,7 +142,7 @@ fn what_cannot_be_is_refused() {
 
 #[test]
 fn distinct_ranks_are_as_many_as_wanted_hot_ones_first_and_each_draws_its_own() {
-    let zipf = Zipf::new(1000);
+    let zipf = Zipf::new(1000, 1000);
     let (mut a, mut b) = (Draw::new(7, 1), Draw::new(7, 2));
     let (first, second) = (zipf.distinct(250, &mut a), zipf.distinct(250, &mut b));
     for ranks in [&first, &second] {
@@ -161,7 +161,7 @@ fn distinct_ranks_are_as_many_as_wanted_hot_ones_first_and_each_draws_its_own() 
 
 #[test]
 fn zipf_favours_low_ranks_as_its_law_says() {
-    let (zipf, mut draw) = (Zipf::new(100), Draw::new(7, 0));
+    let (zipf, mut draw) = (Zipf::new(100, 1000), Draw::new(7, 0));
     let mut count = [0u32; 100];
     for _ in 0..100_000 {
         count[zipf.draw(&mut draw) as usize] += 1;
@@ -169,6 +169,81 @@ fn zipf_favours_low_ranks_as_its_law_says() {
     // Rank 1 has 1/H(100) = 19.3 %, rank 10 a tenth of that.
     assert!((18_500..20_100).contains(&count[0]), "{}", count[0]);
     assert!((1_700..2_200).contains(&count[9]), "{}", count[9]);
+}
+
+#[test]
+fn an_exponent_of_one_has_the_weights_it_always_had_and_others_their_own() {
+    let weights = |s| {
+        let mut last = 0;
+        let sums = Zipf::new(4096, s).sums;
+        sums.iter()
+            .map(|sum| sum - std::mem::replace(&mut last, *sum))
+            .collect::<Vec<u64>>()
+    };
+    let one = weights(1000);
+    assert!(one.iter().zip(1..).all(|(w, k)| *w == (1u64 << 32) / k));
+    for (s, exponent) in [(800, 0.8f64), (1500, 1.5), (500, 0.5)] {
+        for (&w, k) in weights(s).iter().zip(1u32..) {
+            let wanted = (1u64 << 32) as f64 / f64::from(k).powf(exponent);
+            let off = (w as f64 - wanted).abs();
+            assert!(off <= 1.0 + wanted * 1e-6, "{s} {k}: {w} {wanted}");
+        }
+    }
+    // 4096^0.5 is 64 to the last bit: the fraction is exact.
+    assert_eq!(weights(500)[4095], (1 << 32) / 64);
+    assert!(weights(0).iter().all(|&w| w == 1 << 32));
+}
+
+#[test]
+fn a_smaller_exponent_spreads_the_load() {
+    let blocks = |exponent| {
+        let load = SharedSegment {
+            processes: 2,
+            segment_pages: 4096,
+            touched: 0,
+            private_pages: 0,
+            transactions: 200,
+            exponent,
+            ..SharedSegment::default()
+        };
+        generate(&load, 1).unwrap().summary().peak_ptes
+    };
+    let (flat, steep) = (blocks(800), blocks(1000));
+    assert!(flat > steep + steep / 10, "{flat} {steep}");
+    for exponent in [1501, 10_000] {
+        let load = SharedSegment {
+            exponent,
+            ..SharedSegment::default()
+        };
+        let e = generate(&load, 1).unwrap_err().to_string();
+        assert!(e.contains("must be 0 to 1500 (per mille)"), "{e}");
+    }
+}
+
+/// The largest segment of 4G/4G in the fact sheet (3.42 GB): laid out for its user space, and for no smaller one.
+#[test]
+fn a_segment_of_3_4_gb_is_laid_out_for_4g4g() {
+    use crate::model::{HUGE_USER_END, USER_END};
+    let load = |segment_pages| SharedSegment {
+        processes: 2,
+        segment_pages,
+        touched: 1,
+        private_pages: 100,
+        vmas: 4,
+        transactions: 1,
+        ..SharedSegment::default()
+    };
+    let huge = load(896_532);
+    assert!(huge.is_huge());
+    let trace = generate(&huge, 1).unwrap();
+    assert_eq!(trace.check(|_| {}).unwrap(), *trace.summary());
+    assert_eq!(trace.user_end(), HUGE_USER_END);
+    assert_eq!(trace.highest_address(), HUGE_USER_END);
+    let e = trace.packed(USER_END).unwrap_err().to_string();
+    assert!(e.contains("cannot be packed below 0xc0000000"), "{e}");
+    let plain = generate(&load(700_000), 1).unwrap();
+    assert_eq!(plain.user_end(), USER_END);
+    assert_eq!(plain.highest_address(), USER_END);
 }
 
 #[test]
