@@ -10,6 +10,8 @@
 //! | [`echo`] | reading configurations back from a result |
 //! | [`session`] | running configurations, in parallel, until done or interrupted |
 //! | [`progress`] | progress bars and Ctrl-C |
+//! | [`host_memory`] | the guard of the host's memory |
+//! | [`capacity`] | how many processes a machine holds |
 //! | [`workload`] | the built-in trace |
 //! | [`compare`], [`trace_command`], [`generate_command`], [`capacity_command`], [`presets`], [`run_command`] | the subcommands |
 //! | [`measure`], [`measure_unmap`], [`measure_evictions`], [`measure_moves`] | `lowmem measure` |
@@ -19,12 +21,14 @@
 //! Invariant: nothing here knows what a page is; it parses, runs, prints.
 
 mod axes;
+mod capacity;
 mod capacity_command;
 mod cli;
 mod compare;
 mod echo;
 mod failure;
 mod generate_command;
+mod host_memory;
 mod measure;
 mod measure_evictions;
 mod measure_moves;

@@ -31,6 +31,12 @@ impl Interrupt {
         interrupt
     }
 
+    /// As if it had been pressed.
+    #[cfg(test)]
+    pub(crate) fn press(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
     /// Whether it was pressed.
     pub(crate) fn requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)
@@ -53,6 +59,11 @@ impl Board {
         Board {
             bars: MultiProgress::with_draw_target(target),
         }
+    }
+
+    /// Calls `print` while the lines are out of its way.
+    pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bars.suspend(print)
     }
 
     /// A line for one configuration.
@@ -83,21 +94,27 @@ impl Watcher {
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
+
+    /// `done` of `total`, and a message that is made only if somebody sees it.
+    pub(crate) fn show(&self, done: u64, total: u64, message: impl FnOnce() -> String) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        self.bar.set_message(message());
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
 }
 
 impl Progress for Watcher {
     fn at(&self, done: u64, total: u64, instructions: u64) {
-        if self.bar.is_hidden() {
-            return;
-        }
-        let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
-        let rate = match instructions {
-            0 => format!("{:.1} M operations/s", done as f64 / seconds / 1e6),
-            n => format!("{:.1} MIPS", n as f64 / seconds / 1e6),
-        };
-        self.bar.set_message(rate);
-        self.bar.set_length(total);
-        self.bar.set_position(done);
+        self.show(done, total, || {
+            let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
+            match instructions {
+                0 => format!("{:.1} M operations/s", done as f64 / seconds / 1e6),
+                n => format!("{:.1} MIPS", n as f64 / seconds / 1e6),
+            }
+        });
     }
 
     fn cancelled(&self) -> bool {

@@ -11,7 +11,9 @@ use lowmem_cost::Preset;
 use lowmem_machine::{Check, ReplayOptions};
 use lowmem_report::{Config, Measurement, Mode, Outcome, Progress};
 use lowmem_trace::{Assumptions, Trace};
-use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// How to run.
 #[derive(Debug, Clone)]
@@ -52,7 +54,7 @@ pub(crate) fn run(trace: &Trace, configs: &[Config], options: &Options) -> Resul
     }
     let interrupt = Interrupt::listen();
     let board = Board::new();
-    let one = |(config, preset): (&Config, &Option<Preset>)| -> Result<Option<Run>, Failure> {
+    let one = |config: &Config, preset: &Option<Preset>| -> Result<Option<Run>, Failure> {
         if interrupt.requested() {
             return Ok(None);
         }
@@ -65,28 +67,58 @@ pub(crate) fn run(trace: &Trace, configs: &[Config], options: &Options) -> Resul
             Err(e) => Err(e),
         }
     };
-    // More threads than configurations would only wait for each other.
-    let jobs = options.jobs.min(configs.len());
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(jobs)
-        .build()
-        .map_err(|e| Failure::Machine(format!("cannot start {jobs} jobs: {e}")))?;
-    let ended: Vec<Result<Option<Run>, Failure>> =
-        pool.install(|| configs.par_iter().zip(&presets).map(one).collect());
     let mut out = Rows {
         rows: Vec::new(),
         asked: configs.len(),
         failure: None,
     };
-    for row in ended {
-        match row {
+    each(
+        options.jobs,
+        configs.len(),
+        |i| one(&configs[i], &presets[i]),
+        |row| match row {
             Ok(run) => out.rows.extend(run),
             Err(e) => {
                 out.failure.get_or_insert(e);
             }
-        }
-    }
+        },
+    )?;
     Ok(out)
+}
+
+/// Calls `one` with 0 to `count` - 1, `jobs` at once, and hands what it returns to `ended` in this order: each as soon as those
+/// before it are there.
+pub(crate) fn each<T: Send>(
+    jobs: usize,
+    count: usize,
+    one: impl Fn(usize) -> T + Sync,
+    ended: impl FnMut(T) + Send,
+) -> Result<(), Failure> {
+    // More threads than configurations would only wait for each other.
+    let jobs = jobs.min(count);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs)
+        .build()
+        .map_err(|e| Failure::Machine(format!("cannot start {jobs} jobs: {e}")))?;
+    let next = AtomicUsize::new(0);
+    let queue = Mutex::new((0, BTreeMap::new(), ended));
+    pool.broadcast(|_| {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= count {
+                return;
+            }
+            let row = one(i);
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let (due, waiting, ended) = &mut *queue;
+            waiting.insert(i, row);
+            while let Some(row) = waiting.remove(due) {
+                ended(row);
+                *due += 1;
+            }
+        }
+    });
+    Ok(())
 }
 
 fn replay(

@@ -56,5 +56,6 @@ pub mod walk;
 pub use error::MachineError;
 pub use machine::Eviction;
 pub use replay::{
-    Check, ReplayOptions, replay, replay_decisions, replay_evictions, replay_keeping,
+    Check, ReplayOptions, Stoppable, replay, replay_decisions, replay_evictions, replay_keeping,
+    replay_or_stop,
 };

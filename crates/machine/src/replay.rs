@@ -84,6 +84,20 @@ pub fn preset(config: &Config) -> Result<Preset, MachineError> {
     Ok(preset)
 }
 
+/// A run that whoever listens may stop.
+#[derive(Debug)]
+pub enum Stoppable {
+    /// It came to its end.
+    Ended(Box<Measurement>),
+    /// It was stopped.
+    Stopped {
+        /// Operations that were done.
+        operations: u64,
+        /// Low memory then.
+        lowmem: Box<LowmemUse>,
+    },
+}
+
 /// Replays `trace` under one configuration.
 pub fn replay(
     trace: &Trace,
@@ -91,26 +105,45 @@ pub fn replay(
     options: &ReplayOptions,
     progress: &dyn Progress,
 ) -> Result<Measurement, MachineError> {
+    match replay_or_stop(trace, config, options, progress)? {
+        Stoppable::Ended(measurement) => Ok(*measurement),
+        Stoppable::Stopped { operations, .. } => Err(MachineError::Interrupted {
+            operation: operations,
+        }),
+    }
+}
+
+/// Replays as [`replay`] does; a run that is stopped is no error but tells how far it came.
+pub fn replay_or_stop(
+    trace: &Trace,
+    config: &Config,
+    options: &ReplayOptions,
+    progress: &dyn Progress,
+) -> Result<Stoppable, MachineError> {
     config.check()?;
     let began = Instant::now();
+    let never_ran = |outcome, reason| {
+        let mut m = Measurement::refused(config.clone(), options.mode, reason);
+        m.outcome = outcome;
+        Ok(Stoppable::Ended(Box::new(m)))
+    };
     let mut run = match Run::new(trace, config, options, progress) {
         Ok(run) => run,
-        Err(MachineError::BootMemory { reason }) => {
-            let mut m = Measurement::refused(config.clone(), options.mode, reason);
-            m.outcome = Outcome::Enomem;
-            return Ok(m);
-        }
-        Err(MachineError::Refused(reason)) => {
-            return Ok(Measurement::refused(config.clone(), options.mode, reason));
-        }
+        Err(MachineError::BootMemory { reason }) => return never_ran(Outcome::Enomem, reason),
+        Err(MachineError::Refused(reason)) => return never_ran(Outcome::Refused, reason),
         Err(MachineError::Image(e @ ImageError::Missing { .. })) => {
-            let reason = e.to_string();
-            return Ok(Measurement::refused(config.clone(), options.mode, reason));
+            return never_ran(Outcome::Refused, e.to_string());
         }
         Err(e) => return Err(e),
     };
-    let outcome = run.go()?;
-    run.measurement(outcome, began)
+    match run.go() {
+        Ok(ending) => Ok(Stoppable::Ended(Box::new(run.measurement(ending, began)?))),
+        Err(MachineError::Interrupted { operation }) => Ok(Stoppable::Stopped {
+            operations: operation,
+            lowmem: Box::new(run.machine.lowmem()),
+        }),
+        Err(e) => Err(e),
+    }
 }
 
 /// Replays as [`replay`] does, and keeps guest memory as it is at the end, to be compared with that of another run
@@ -326,6 +359,10 @@ impl<'a> Run<'a> {
     fn tell(&mut self) -> Result<(), MachineError> {
         let operation = self.replayer.operation();
         let instructions = self.machine.cpu().map_or(0, |cpu| cpu.retired());
+        self.progress.lowmem(
+            u64::from(self.machine.low_pages_used()) << 12,
+            self.machine.mem().low_bytes(),
+        );
         self.progress
             .at(operation, self.replayer.total(), instructions);
         if operation >= self.next_host_sample {

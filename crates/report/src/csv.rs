@@ -8,11 +8,19 @@ use serde_json::Value;
 
 /// The document as CSV with a header, RFC 4180 quoting, line feeds.
 pub fn render(document: &Document) -> String {
+    let rows = document.results.iter();
+    let rows: Vec<Value> = rows
+        .map(|row| serde_json::to_value(row).expect("a row has string keys"))
+        .collect();
+    render_rows(&rows)
+}
+
+/// JSON objects with equal keys as CSV: one line each.
+pub fn render_rows(rows: &[Value]) -> String {
     let mut out = String::new();
-    for (i, row) in document.results.iter().enumerate() {
-        let value = serde_json::to_value(row).expect("a row has string keys");
+    for (i, value) in rows.iter().enumerate() {
         let mut cells = Vec::new();
-        flatten("", &value, &mut cells);
+        flatten("", value, &mut cells);
         if i == 0 {
             let names: Vec<String> = cells.iter().map(|(name, _)| quote(name)).collect();
             out.push_str(&names.join(","));

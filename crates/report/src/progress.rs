@@ -7,6 +7,9 @@ pub trait Progress: Sync {
     /// `done` of `total` operations are done, `instructions` guest instructions retired so far.
     fn at(&self, done: u64, total: u64, instructions: u64);
 
+    /// Low memory in use now, and all of it; said before [`Progress::at`].
+    fn lowmem(&self, _used_bytes: u64, _total_bytes: u64) {}
+
     /// The run should end as soon as it can.
     fn cancelled(&self) -> bool {
         false
