@@ -1,6 +1,9 @@
 //! Page clustering through whole replays: the memory of the processes is that of pages of 4 KB, with every reverse map, in native and in
 //! cycle mode, in ample RAM and in RAM too small. Rows whose image is not in the built-in archives are passed over.
 
+mod common;
+
+use common::{Pages, both, random_load};
 use lowmem_machine::identity::compare_modes;
 use lowmem_machine::{Check, ReplayOptions, replay};
 use lowmem_report::config::{FileVmas, Highpte, Rmap, Split, YoungFlush};
@@ -133,5 +136,58 @@ fn both_modes_leave_the_same_memory() {
         let found = compare_modes(&trace, &config, &ReplayOptions::default())
             .unwrap_or_else(|e| panic!("{split}: {e}"));
         assert!(found.is_empty(), "{split}: {found:#x?}");
+    }
+}
+
+/// Every reverse map in pages of 32 KB, on a tiny load; the split and the order of a file's vmas by turns.
+#[test]
+fn both_modes_leave_the_same_memory_with_every_reverse_map() {
+    let pages = Pages {
+        private: 150,
+        shared: 60,
+        file: 90,
+    };
+    let trace = random_load(1, pages, 16);
+    for (i, rmap) in MAPS.into_iter().enumerate() {
+        let turn = |n: usize| i % n == 0;
+        let config = Config {
+            split: [Split::G4G4, Split::G3G1][usize::from(turn(2))],
+            file_vmas: [FileVmas::List, FileVmas::PrioTree][usize::from(turn(3))],
+            young_flush: YoungFlush::On,
+            probe_unmap: 0,
+            ..config(rmap, 3, 64)
+        };
+        let [native, cycle] = both(&trace, &config).unwrap_or_else(|e| panic!("{rmap}: {e}"));
+        assert!(native.memory_hash.is_some(), "{rmap}");
+        assert_eq!(native.memory_hash, cycle.memory_hash, "{rmap}");
+        assert_eq!(native.devices, cycle.devices, "{rmap}");
+    }
+}
+
+/// Clustered pages that go to swap and come back, in both modes alike.
+#[test]
+fn both_modes_evict_clustered_pages_alike() {
+    let pages = Pages {
+        private: 4000,
+        shared: 2500,
+        file: 1500,
+    };
+    for (seed, rmap, split) in [
+        (11, Rmap::AnonVma, Split::G3G1),
+        (12, Rmap::PteChain, Split::G4G4),
+    ] {
+        let config = Config {
+            split,
+            young_flush: YoungFlush::On,
+            probe_unmap: 0,
+            ..config(rmap, 3, 24)
+        };
+        let trace = random_load(seed, pages, 12);
+        let [native, cycle] = both(&trace, &config).unwrap_or_else(|e| panic!("{rmap}: {e}"));
+        assert!(native.memory_hash.is_some(), "{rmap}");
+        assert_eq!(native.memory_hash, cycle.memory_hash, "{rmap}");
+        assert_eq!(native.devices, cycle.devices, "{rmap}");
+        let d = native.devices;
+        assert!(d.swap_writes > 500 && d.swap_reads > 100, "{rmap}: {d:?}");
     }
 }

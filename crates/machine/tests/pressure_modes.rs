@@ -11,23 +11,18 @@
 //! Order is held by the swap device's seeks and time, which depend on the sequence of slots, by the LRU lists and the swap map in the
 //! memory that is compared, and by the log of file pages written.
 
-use lowmem_machine::{Check, MachineError, ReplayOptions, replay, replay_keeping};
+mod common;
+
+use common::{Pages, both, fitted, options, random_load};
+use lowmem_machine::replay;
 use lowmem_report::config::{Reclaim, Rmap, Split, YoungFlush};
-use lowmem_report::{Config, Measurement, Mode, Outcome, Silent};
+use lowmem_report::{Config, Mode, Outcome, Silent};
 use lowmem_trace::{Trace, TraceBuilder};
 
 const STORM: &[u8] = include_bytes!("../../../traces/swapstorm1.lmt");
 
 fn storm() -> Trace {
     Trace::from_bytes("swapstorm1", STORM).expect("a committed trace")
-}
-
-fn options(mode: Mode) -> ReplayOptions {
-    ReplayOptions {
-        mode,
-        check: Check::Off,
-        ..ReplayOptions::default()
-    }
 }
 
 fn small(rmap: Rmap, split: Split, young_flush: YoungFlush) -> Config {
@@ -39,23 +34,6 @@ fn small(rmap: Rmap, split: Split, young_flush: YoungFlush) -> Config {
         probe_unmap: 0,
         ..Config::default()
     }
-}
-
-/// Both modes, memory compared word by word.
-fn both(trace: &Trace, config: &Config) -> Result<[Measurement; 2], MachineError> {
-    let (native, kept) = replay_keeping(trace, config, &options(Mode::Native), &Silent)?;
-    let (cycle, other) = replay_keeping(trace, config, &options(Mode::Cycle), &Silent)?;
-    let (found, all) = kept.differences(&other, 8);
-    assert_eq!(all, 0, "{} {}: {found:#x?}", config.rmap, config.split);
-    assert!(kept.peak_digest().is_some());
-    assert_eq!(
-        kept.peak_digest(),
-        other.peak_digest(),
-        "{} {}",
-        config.rmap,
-        config.split
-    );
-    Ok([native, cycle])
 }
 
 fn storm_is_identical(rmap: Rmap, split: Split, reclaim: Reclaim) {
@@ -89,6 +67,60 @@ fn a_storm_evicts_alike_with_chains_on_4g4g() {
 #[test]
 fn a_storm_evicts_alike_with_anonmm_and_the_scan_of_2_6_0() {
     storm_is_identical(Rmap::Anonmm, Split::G3G1, Reclaim::V2_6_0);
+}
+
+/// Random loads that want more than twice the RAM there is: seed, reverse map, split and scan of each.
+const RANDOM: [(u64, Rmap, Split, Reclaim); 10] = [
+    (1, Rmap::AnonVma, Split::G4G4, Reclaim::V2_6_7),
+    (2, Rmap::PteChain, Split::G3G1, Reclaim::V2_6_0),
+    (3, Rmap::Objrmap, Split::G2G2, Reclaim::V2_6_7),
+    (4, Rmap::Anonmm, Split::G4G4, Reclaim::V2_6_8),
+    (5, Rmap::AnonVmaRfc, Split::G3G1, Reclaim::V2_6_7),
+    (6, Rmap::AnonVmaChain, Split::G4G4, Reclaim::V2_6_8),
+    (7, Rmap::PteChainV1, Split::G3G1, Reclaim::V2_6_0),
+    (8, Rmap::PteChainDl, Split::G1G3, Reclaim::V2_6_7),
+    (9, Rmap::AnonVma, Split::G1G3, Reclaim::V2_6_8),
+    (10, Rmap::PteChain, Split::G2G2, Reclaim::V2_6_7),
+];
+
+#[test]
+fn random_loads_evict_alike() {
+    random_rows(&RANDOM[..5]);
+}
+
+#[test]
+fn more_random_loads_evict_alike() {
+    random_rows(&RANDOM[5..]);
+}
+
+fn random_rows(rows: &[(u64, Rmap, Split, Reclaim)]) {
+    let pages = Pages {
+        private: 4000,
+        shared: 2500,
+        file: 1500,
+    };
+    for (seed, rmap, split, reclaim) in rows.iter().copied() {
+        let row = format!("seed {seed} {rmap} {split} {reclaim}");
+        let config = Config {
+            reclaim,
+            ..small(rmap, split, YoungFlush::On)
+        };
+        let trace = fitted(random_load(seed, pages, 12), split);
+        let [native, cycle] = both(&trace, &config).unwrap_or_else(|e| panic!("{row}: {e}"));
+        assert!(native.memory_hash.is_some(), "{row}");
+        assert_eq!(native.memory_hash, cycle.memory_hash, "{row}");
+        assert_eq!(native.devices, cycle.devices, "{row}");
+        let d = native.devices;
+        assert!(d.swap_writes > 500 && d.swap_reads > 100, "{row}: {d:?}");
+        let ample = Config {
+            ram_bytes: 256 << 20,
+            ..config
+        };
+        let roomy = replay(&trace, &ample, &options(Mode::Native), &Silent)
+            .unwrap_or_else(|e| panic!("{row}: {e}"));
+        assert_eq!(roomy.devices.swap_writes, 0, "{row}");
+        assert_eq!(roomy.memory_hash, native.memory_hash, "{row}");
+    }
 }
 
 /// Accessed bits that a stale TLB entry keeps clear may change which pages go; never what the processes see.
