@@ -24,7 +24,7 @@
 //!
 //! A price is an integer in [`Prices::UNIT`]ths of a cycle. 1/64 would do for all but bytes of `rep movs`, where it is 6 %
 //! off (64 / 7.5 = 8.53); so the unit is 1/64 of 1/64. Costs are added exactly and rounded once per cell of a table;
-//! totals are sums of the rounded cells.
+//! totals are sums of the rounded cells, and parts of an account are rounded so that they sum to the whole.
 //!
 //! Invariant: every event has exactly one cause, and pricing is linear in the counts.
 
@@ -110,17 +110,41 @@ impl Prices {
 
     /// Prices an account: cycles by side and cause.
     pub fn price(&self, account: &Account) -> CostTable {
-        let mut table = CostTable::default();
-        for &side in Side::ALL {
-            let mut cells = [0u128; Cause::COUNT];
+        CostTable {
+            by: self.units(account).map(|cells| cells.map(round)),
+        }
+    }
+
+    /// Prices the parts of an account so that cell by cell they sum to the table of the whole: what a part's cell has over whole
+    /// cycles is carried into that of the next part.
+    pub fn price_parts<'a>(&self, parts: impl IntoIterator<Item = &'a Account>) -> Vec<CostTable> {
+        let mut sum = [[0u128; Cause::COUNT]; Side::COUNT];
+        let part = |account: &Account| {
+            let own = self.units(account);
+            let mut table = CostTable::default();
+            for ((sums, own), cells) in sum.iter_mut().zip(own).zip(&mut table.by) {
+                for ((sum, own), cell) in sums.iter_mut().zip(own).zip(cells) {
+                    let before = round(*sum);
+                    *sum += own;
+                    *cell = round(*sum) - before;
+                }
+            }
+            table
+        };
+        parts.into_iter().map(part).collect()
+    }
+
+    /// Costs by side and cause, in [`Prices::UNIT`]ths.
+    fn units(&self, account: &Account) -> [[u128; Cause::COUNT]; Side::COUNT] {
+        let mut out = [[0; Cause::COUNT]; Side::COUNT];
+        for (&side, cells) in Side::ALL.iter().zip(&mut out) {
             let row = account.row(side);
             for &event in Event::ALL {
                 let n = u128::from(row[event as usize]);
                 cells[event.cause() as usize] += n * u128::from(self.get(event));
             }
-            table.by[side as usize] = cells.map(round);
         }
-        table
+        out
     }
 }
 
@@ -202,5 +226,52 @@ impl CostTable {
     /// Everything.
     pub fn total(&self) -> u64 {
         self.by.iter().flatten().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each part alone would round its half cycle up.
+    #[test]
+    fn parts_sum_to_the_whole_cell_by_cell() {
+        let half = Prices {
+            per_event: Box::new([Prices::UNIT / 2; Event::COUNT]),
+        };
+        let part = |side, n| {
+            let mut a = Account::default();
+            a.set_side(side);
+            a.add(Event::InsnSimple, n);
+            a.add(Event::DtlbWalk, 3);
+            a
+        };
+        let parts = [
+            part(Side::Fault, 1),
+            part(Side::Fork, 1),
+            part(Side::Fault, 1),
+        ];
+        let tables = half.price_parts(&parts);
+        let mut all = Account::default();
+        for a in &parts {
+            for &side in Side::ALL {
+                all.set_side(side);
+                for &event in Event::ALL {
+                    all.add(event, a.get(side, event));
+                }
+            }
+        }
+        let whole = half.price(&all);
+        for &side in Side::ALL {
+            for cause in Cause::ALL {
+                let sum: u64 = tables.iter().map(|t| t.get(side, cause)).sum();
+                assert_eq!(sum, whole.get(side, cause), "{side:?} {cause:?}");
+            }
+        }
+        let base: Vec<u64> = tables
+            .iter()
+            .map(|t| t.get(Side::Fault, Cause::Base))
+            .collect();
+        assert_eq!(base, [1, 0, 0]);
     }
 }

@@ -159,7 +159,8 @@ fn summary(trace: &Trace, assumptions: &Assumptions) -> TraceSummary {
     TraceSummary {
         name: trace.name().to_owned(),
         sha256: trace.sha256_hex(),
-        operations: trace.summary().events,
+        operations: trace.summary().operations,
+        events: trace.summary().events,
         processes: match header.totals.get("processes") {
             0 => header.tasks.len() as u64,
             n => n,

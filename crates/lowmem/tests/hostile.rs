@@ -250,6 +250,9 @@ fn sums_of_results_hold() {
             let total: u64 = by.values().map(sum).sum();
             assert!(total > 0);
             assert_eq!(total, number(&row["cycles"]["total"]));
+            let operations = row["operations"].as_object().unwrap().values();
+            let entered: u64 = operations.map(|o| number(&o["cycles"])).sum();
+            assert_eq!(entered, total - sum(&by["user"]));
             for tlb in ["dtlb", "itlb"] {
                 let n = |key: &str| number(&row["tlb"][tlb][key]);
                 assert_eq!(n("hits") + n("misses"), n("accesses"), "{tlb}");

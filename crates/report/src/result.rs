@@ -3,15 +3,17 @@
 //! Sets are closed and every key is always present; numbers are integers. Keys beyond those that the schema promises may
 //! be added within a version, none is ever removed or renamed.
 //!
-//! Invariant: sums hold by construction. `cycles.by` sums to `cycles.total`, `lowmem.by_owner` to `lowmem.used_bytes`, and
-//! hits plus misses are the accesses.
+//! Invariant: sums hold by construction. `cycles.by` sums to `cycles.total`, the cycles of `operations` to those of all sides but
+//! `user`, `lowmem.by_owner` to `lowmem.used_bytes`, and hits plus misses are the accesses.
 
 use crate::balance::{self, Balance};
 use crate::explain::{self, Explanation};
-use crate::measurement::{DeviceUse, Measurement, Mode, Operation, Outcome, Owner, UnmapSource};
+use crate::measurement::{
+    DeviceUse, Measurement, Mode, Operation, OperationCount, Outcome, Owner, UnmapSource,
+};
 use crate::unmap::Unmap;
 use crate::{Config, LowmemUse};
-use lowmem_cost::{Account, Cause, Event, Preset, Side, Variant};
+use lowmem_cost::{Account, Cause, CostTable, Event, Preset, Side, Variant};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
@@ -58,8 +60,10 @@ pub struct TraceSummary {
     pub name: String,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
-    /// Recorded events.
+    /// Operations, as `trace info` counts them and messages number them: events and the switches between tasks.
     pub operations: u64,
+    /// Operations that are no switches: what was recorded or generated.
+    pub events: u64,
     /// Processes.
     pub processes: u64,
     /// Whether user instructions are known.
@@ -424,18 +428,25 @@ impl Lowmem {
 }
 
 fn operations(m: &Measurement, preset: Option<&Preset>) -> Ordered<OperationRow> {
-    let row = |op: &Operation| {
-        let count = m.operations.get(op);
-        let account = count.map(|c| c.account.clone()).unwrap_or_default();
-        let cycles = preset.map_or(0, |p| p.prices(Variant::Mid).price(&account).total());
+    let counts: Vec<OperationCount> = Operation::ALL
+        .iter()
+        .map(|op| m.operations.get(op).cloned().unwrap_or_default())
+        .collect();
+    let accounts = counts.iter().map(|c| &c.account);
+    let tables = match preset {
+        Some(preset) => preset.prices(Variant::Mid).price_parts(accounts),
+        None => vec![CostTable::default(); counts.len()],
+    };
+    let row = |((op, count), table): ((&Operation, &OperationCount), &CostTable)| {
         let row = OperationRow {
-            entries: count.map_or(0, |c| c.entries),
-            cycles,
-            flushes: Flushes::new(&account, 0),
+            entries: count.entries,
+            cycles: table.total(),
+            flushes: Flushes::new(&count.account, 0),
         };
         (op.name(), row)
     };
-    Ordered(Operation::ALL.iter().map(row).collect())
+    let rows = Operation::ALL.iter().zip(&counts).zip(&tables);
+    Ordered(rows.map(row).collect())
 }
 
 /// What the unmap table calls its source.

@@ -150,6 +150,7 @@ fn summary(user_work: UserWork) -> TraceSummary {
         name: "synthetic".to_owned(),
         sha256: "00".repeat(32),
         operations: 12_000,
+        events: 11_800,
         processes: 3,
         user_work,
         assumptions: assumptions.as_object().unwrap().clone(),
