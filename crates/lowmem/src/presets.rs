@@ -9,7 +9,7 @@ use lowmem_cost::Preset;
 use lowmem_cost::preset::Mark;
 use lowmem_report::config::{Kernel, Rmap, Split};
 use lowmem_report::kernels::{config_of, not_covered};
-use lowmem_report::table::wrap;
+use lowmem_report::table::{WIDTH, wrap};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -128,7 +128,12 @@ fn kernel_json(kernel: Kernel) -> Value {
 }
 
 fn show(preset: &Preset) -> String {
-    let mut out = format!("{}: {}\n", preset.name(), preset.title());
+    let mut out = String::new();
+    wrap(
+        &mut out,
+        "",
+        &format!("{}: {}", preset.name(), preset.title()),
+    );
     if !preset.inherits().is_empty() {
         out.push_str(&format!("inherits {}\n", preset.inherits().join(", ")));
     }
@@ -140,14 +145,21 @@ fn show(preset: &Preset) -> String {
             out.push('\n');
             group = this;
         }
-        out.push_str(&format!(
-            "{:<30} {:>16} {:<12} {:<10} {}\n",
+        let line = format!(
+            "{:<30} {:>16} {:<12} {:<10}",
             key.name,
             entry.value.to_string(),
             key.unit,
-            entry.mark.name(),
-            entry.source
-        ));
+            entry.mark.name()
+        );
+        // A long source goes below.
+        match format!("{line} {}", entry.source) {
+            whole if whole.chars().count() <= WIDTH => out.push_str(&format!("{whole}\n")),
+            _ => {
+                out.push_str(&format!("{}\n", line.trim_end()));
+                wrap(&mut out, "    ", &entry.source);
+            }
+        }
     }
     out
 }

@@ -1,6 +1,6 @@
 //! Plain text tables: a title, a header, right-aligned cells.
 //!
-//! Invariant: a table with no rows prints its reason instead.
+//! Invariant: a table with no rows prints its reason instead; no line is wider than [`WIDTH`] while the numbers of a row fit.
 
 /// Widest line of any table, in columns.
 pub const WIDTH: usize = 100;
@@ -64,10 +64,23 @@ impl Table {
                     cells.map(|r| r[i].chars().count()).max().unwrap_or(0)
                 })
                 .collect();
+            let numbers: usize = widths[1..].iter().sum();
+            let room = |gap: usize| WIDTH.saturating_sub(2 + numbers + gap * (widths.len() - 1));
+            // Too wide, columns move together; if that is not enough, long names take lines of their own.
+            let gap = match widths[0] <= room(self.gap) {
+                true => self.gap,
+                false => 1,
+            };
+            let first = widths[0].min(room(gap));
             for row in [&self.header].into_iter().chain(&self.rows) {
-                let mut line = format!("  {:<w$}", row[0], w = widths[0]);
+                let mut line = format!("  {:<first$}", row[0]);
+                if row[0].chars().count() > first {
+                    out.push_str(line.trim_end());
+                    out.push('\n');
+                    line = format!("  {:<first$}", "");
+                }
                 for (cell, w) in row.iter().zip(&widths).skip(1) {
-                    line.push_str(&format!("{:gap$}{cell:>w$}", "", gap = self.gap));
+                    line.push_str(&format!("{:gap$}{cell:>w$}", ""));
                 }
                 out.push_str(line.trim_end());
                 out.push('\n');
@@ -202,6 +215,28 @@ mod tests {
         let mut table = Table::new("Unmap", &["configuration", "pages"]);
         table.empty_because("the probe was off");
         assert_eq!(table.render(), "Unmap\n  none: the probe was off\n");
+    }
+
+    #[test]
+    fn a_wide_table_moves_together_and_then_breaks_lines() {
+        let render = |name: &str, columns: usize| {
+            let header: Vec<String> = (0..columns).map(|i| format!("column{i}")).collect();
+            let mut names = vec!["name"];
+            names.extend(header.iter().map(String::as_str));
+            let mut table = Table::new("Wide", &names);
+            let cells = (0..columns).map(|i| (1_000_000 + i).to_string());
+            table.row([name.to_owned()].into_iter().chain(cells).collect());
+            table.render()
+        };
+        assert!(render("short", 10).contains("  column0  column1"));
+        let tight = render("anon_vma_chain 4g4g", 9);
+        assert!(tight.contains("4g4g 1000000 1000001"), "{tight}");
+        let broken = render("anon_vma_chain 4g4g, cluster 3, highpte on", 9);
+        assert!(broken.contains("\n  anon_vma_chain 4g4g, cluster 3, highpte on\n"));
+        for text in [tight, broken] {
+            assert!(text.lines().all(|l| l.chars().count() <= WIDTH), "{text}");
+            assert!(text.contains("1000008"));
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn render(document: &Document, detail: Detail) -> String {
     if !document.balances.is_empty() {
         tables.push(balances(document, &labels));
     }
-    let pairs = document.splits.chunks(PAIRS_PER_TABLE);
+    let pairs = document.splits.chunks(pairs_per_table(document, &labels));
     tables.extend(pairs.map(|pairs| splits(pairs, document, &labels)));
     if detail == Detail::Replay {
         for (row, label) in document.results.iter().zip(&labels) {
@@ -342,8 +342,20 @@ fn signed(n: i64) -> String {
     }
 }
 
-/// Pairs of rows whose explanations stand side by side.
+/// Most pairs of rows whose explanations stand side by side.
 const PAIRS_PER_TABLE: usize = 3;
+/// Columns of the lines' names, and of the numbers per null call beside each pair.
+const LINE_COLUMNS: usize = 23;
+/// See [`LINE_COLUMNS`].
+const NULL_CALL_COLUMNS: usize = 11;
+
+/// Pairs whose explanations fit side by side under the labels of the rows they begin with.
+fn pairs_per_table(document: &Document, labels: &[String]) -> usize {
+    let label = |e: &Explanation| labels[e.from].chars().count();
+    let widest = document.splits.iter().map(label).max().unwrap_or(0);
+    let each = widest + 2 + NULL_CALL_COLUMNS;
+    ((table::WIDTH - LINE_COLUMNS) / each).clamp(1, PAIRS_PER_TABLE)
+}
 
 fn splits(pairs: &[Explanation], document: &Document, labels: &[String]) -> Table {
     let entries: Vec<String> = pairs
