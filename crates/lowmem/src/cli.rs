@@ -213,6 +213,18 @@ pub(crate) enum MeasureCommand {
     Nonlinear(PlainMeasureArgs),
 }
 
+/// Output forms of `lowmem measure`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct MeasureOutput {
+    /// JSON, schema lowmem.measure/1
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) json: bool,
+    /// CSV, one line per row of each configuration's tables
+    #[arg(long)]
+    pub(crate) csv: bool,
+}
+
 /// `lowmem measure evictions`.
 #[derive(Debug, Args)]
 pub(crate) struct EvictionArgs {
@@ -221,9 +233,9 @@ pub(crate) struct EvictionArgs {
     /// Axes; every reverse map where none is named, 24M of RAM where none is given.
     #[command(flatten)]
     pub(crate) axes: AxisArgs,
-    /// JSON, schema lowmem.measure/1
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// Output.
+    #[command(flatten)]
+    pub(crate) output: MeasureOutput,
 }
 
 /// `lowmem measure mremap` and `nonlinear`.
@@ -232,9 +244,9 @@ pub(crate) struct PlainMeasureArgs {
     /// Axes; every reverse map where none is named, 24M of RAM where none is given.
     #[command(flatten)]
     pub(crate) axes: AxisArgs,
-    /// JSON, schema lowmem.measure/1
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// Output.
+    #[command(flatten)]
+    pub(crate) output: MeasureOutput,
 }
 
 /// `lowmem measure unmap`.
@@ -246,9 +258,9 @@ pub(crate) struct UnmapArgs {
     /// Sharers of the page, 1 to 5000 [default: 1,3,10,30,100,300,1000]
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub(crate) sharers: Vec<u32>,
-    /// JSON, schema lowmem.measure/1
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// Output.
+    #[command(flatten)]
+    pub(crate) output: MeasureOutput,
 }
 
 /// `lowmem measure writeback`.
@@ -257,9 +269,9 @@ pub(crate) struct WritebackArgs {
     /// Axes; both page caches where none is named.
     #[command(flatten)]
     pub(crate) axes: AxisArgs,
-    /// JSON, schema lowmem.measure/1
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// Output.
+    #[command(flatten)]
+    pub(crate) output: MeasureOutput,
 }
 
 /// How to run.

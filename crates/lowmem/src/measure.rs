@@ -3,15 +3,15 @@
 //! Invariant: the same command prints the same bytes.
 
 use crate::axes::{self, Unset};
-use crate::cli::{MeasureArgs, MeasureCommand, WritebackArgs};
+use crate::cli::{MeasureArgs, MeasureCommand, MeasureOutput, WritebackArgs};
 use crate::failure::Failure;
 use crate::output;
 use lowmem_machine::disk::{DiskModel, DiskTime};
 use lowmem_machine::measure::writeback::{self, ELEVATOR_WINDOW, WritebackMeasure};
 use lowmem_machine::replay;
-use lowmem_report::Config;
 use lowmem_report::config::PageCache;
 use lowmem_report::table::{Table, grouped, wrap};
+use lowmem_report::{Config, csv};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -29,6 +29,21 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Prints a measure in the form asked for. The CSV is the JSON's results.
+pub(crate) fn print(
+    form: &MeasureOutput,
+    document: impl Fn() -> Value,
+    tables: impl Fn() -> String,
+) -> Result<(), Failure> {
+    let text = match (form.json, form.csv) {
+        (true, _) => format!("{:#}\n", document()),
+        (_, true) => csv::tables(document()["results"].as_array().map_or(&[], Vec::as_slice)),
+        _ => tables(),
+    };
+    output::print(&text)?;
+    Ok(())
+}
+
 fn writeback(args: &WritebackArgs) -> Result<ExitCode, Failure> {
     let mut configs = axes::matrix(&args.axes, Unset::Default, Vec::new())?;
     if args.axes.page_cache.is_empty() {
@@ -41,12 +56,11 @@ fn writeback(args: &WritebackArgs) -> Result<ExitCode, Failure> {
             .map_err(|e| Failure::Machine(format!("{}: {e}", label(&config))))?;
         rows.push((config, measured));
     }
-    let text = if args.json {
-        format!("{:#}\n", document(disk, &rows))
-    } else {
-        tables(disk, &rows)
-    };
-    output::print(&text)?;
+    print(
+        &args.output,
+        || document(disk, &rows),
+        || tables(disk, &rows),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

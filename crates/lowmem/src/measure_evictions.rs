@@ -5,7 +5,7 @@
 use crate::axes::{self, Unset};
 use crate::cli::{AxisArgs, EvictionArgs};
 use crate::failure::{Failure, INCOMPLETE};
-use crate::{output, workload};
+use crate::{measure, workload};
 use lowmem_machine::decisions::{Decision, Reclaimer};
 use lowmem_machine::measure::evictions::{self, Cause, Equal, EvictionRow, First, Placed};
 use lowmem_report::axis::Status;
@@ -25,11 +25,11 @@ pub(crate) fn run(args: &EvictionArgs) -> Result<ExitCode, Failure> {
     let configs = small_matrix(&args.axes, RAM_BYTES)?;
     let trace = workload::fit(trace, &configs, workload::Layout::Recorded)?;
     let rows = evictions::measure(&trace, &configs).map_err(|e| Failure::Machine(e.to_string()))?;
-    let text = match args.json {
-        true => format!("{:#}\n", document(&trace, &rows)),
-        false => tables(&trace, &rows),
-    };
-    output::print(&text)?;
+    measure::print(
+        &args.output,
+        || document(&trace, &rows),
+        || tables(&trace, &rows),
+    )?;
     Ok(match rows.iter().all(|r| r.outcome == Outcome::Complete) {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(INCOMPLETE),

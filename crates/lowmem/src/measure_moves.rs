@@ -4,8 +4,8 @@
 
 use crate::cli::{AxisArgs, PlainMeasureArgs};
 use crate::failure::Failure;
+use crate::measure::print;
 use crate::measure_evictions::small_matrix;
-use crate::output;
 use lowmem_machine::MachineError;
 use lowmem_machine::measure::{MOST_RAM, mremap, nonlinear};
 use lowmem_report::Config;
@@ -18,24 +18,21 @@ use std::process::ExitCode;
 pub(crate) fn run_mremap(args: &PlainMeasureArgs) -> Result<ExitCode, Failure> {
     let configs = outgrown(small_matrix(&args.axes, mremap::RAM_BYTES)?)?;
     let rows = each(&configs, mremap::measure)?;
-    let text = match args.json {
-        true => document(
-            "mremap",
-            json!({"pages": mremap::PAGES, "sharers": mremap::SHARERS}),
-            &rows,
-            |r| {
-                json!({
-                    "case": r.case.name(),
-                    "resident": r.resident,
-                    "mremap": {"copies": r.mremap_copies, "cycles": r.mremap_cycles},
-                    "swapoff": {"copies": r.swapoff_copies},
-                    "frames": r.frames,
-                })
-            },
-        ),
-        false => mremap_table(&rows),
+    let of = json!({"pages": mremap::PAGES, "sharers": mremap::SHARERS});
+    let one = |r: &mremap::MoveRow| {
+        json!({
+            "case": r.case.name(),
+            "resident": r.resident,
+            "mremap": {"copies": r.mremap_copies, "cycles": r.mremap_cycles},
+            "swapoff": {"copies": r.swapoff_copies},
+            "frames": r.frames,
+        })
     };
-    output::print(&text)?;
+    print(
+        &args.output,
+        || document("mremap", &of, &rows, one),
+        || mremap_table(&rows),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -66,9 +63,8 @@ pub(crate) fn run_nonlinear(args: &PlainMeasureArgs) -> Result<ExitCode, Failure
         "chunk_pages": nonlinear::CHUNK_PAGES,
         "processes": nonlinear::PROCESSES,
     });
-    let text = match args.json {
-        true => document("nonlinear", of, &rows, |r| {
-            json!({
+    let one = |r: &nonlinear::WindowRow| {
+        json!({
                 "way": r.way.name(),
                 "setup_cycles": r.setup_cycles,
                 "vma_bytes": r.vma_bytes,
@@ -81,11 +77,13 @@ pub(crate) fn run_nonlinear(args: &PlainMeasureArgs) -> Result<ExitCode, Failure
                 "pages_unmapped": r.pages_unmapped,
                 "read_again": r.read_again,
                 "again_cycles": r.again_cycles,
-            })
-        }),
-        false => nonlinear_table(&rows),
+        })
     };
-    output::print(&text)?;
+    print(
+        &args.output,
+        || document("nonlinear", &of, &rows, one),
+        || nonlinear_table(&rows),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -130,10 +128,10 @@ fn label<R>(config: &Config, rows: &[(Config, Vec<R>)]) -> String {
 
 fn document<R>(
     name: &str,
-    load: Value,
+    load: &Value,
     rows: &[(Config, Vec<R>)],
     one: impl Fn(&R) -> Value,
-) -> String {
+) -> Value {
     let results: Vec<Value> = rows
         .iter()
         .map(|(config, rows)| {
@@ -141,14 +139,13 @@ fn document<R>(
             json!({"config": config, "rows": rows})
         })
         .collect();
-    let document = json!({
+    json!({
         "schema": crate::measure::SCHEMA,
         "tool": {"version": env!("CARGO_PKG_VERSION")},
         "measure": name,
         "load": load,
         "results": results,
-    });
-    format!("{document:#}\n")
+    })
 }
 
 fn mremap_table(rows: &[(Config, Vec<mremap::MoveRow>)]) -> String {

@@ -5,7 +5,7 @@
 use crate::axes::{self, Unset};
 use crate::cli::UnmapArgs;
 use crate::failure::Failure;
-use crate::output;
+use crate::measure;
 use lowmem_machine::measure::unmap::{self, COUNTS, Case, Removal, UnmapPoint};
 use lowmem_report::table::{Table, grouped};
 use lowmem_report::{Config, UnmapEnd, UnmapPart};
@@ -38,12 +38,7 @@ pub(crate) fn run(args: &UnmapArgs) -> Result<ExitCode, Failure> {
             removals: unmap::removals(config, &counts).map_err(failed)?,
         });
     }
-    let text = if args.json {
-        format!("{:#}\n", document(&rows))
-    } else {
-        tables(&rows)
-    };
-    output::print(&text)?;
+    measure::print(&args.output, || document(&rows), || tables(&rows))?;
     Ok(ExitCode::SUCCESS)
 }
 

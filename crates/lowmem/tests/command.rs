@@ -239,6 +239,45 @@ fn every_subcommand_has_help_with_an_example() {
     }
 }
 
+/// No line of what people read is wider than a terminal of 100 columns, whatever the names of rows are.
+#[test]
+fn output_fits_100_columns() {
+    let (_dir, path) = trace();
+    let maps = "anon_vma_chain,pte_chain,pte_chain_v1";
+    for args in [
+        &["presets"][..],
+        &["presets", "show", "pentium4"],
+        &["presets", "show", "pentium3"],
+        &["presets", "show", "rhel3-hugemem"],
+        &[
+            "compare",
+            text(&path),
+            "--rmap",
+            maps,
+            "--highpte",
+            "off",
+            "--cluster",
+            "0,3",
+        ],
+    ] {
+        let out = lowmem(args);
+        let out = String::from_utf8(out.stdout).unwrap();
+        assert!(!out.is_empty(), "{args:?}");
+        for line in out.lines() {
+            assert!(line.chars().count() <= 100, "{args:?}: {line}");
+        }
+    }
+    // What goes below is not lost.
+    let json: Value =
+        serde_json::from_str(&good(&["presets", "show", "pentium4", "--json"])).unwrap();
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown = words(&good(&["presets", "show", "pentium4"]));
+    for entry in json["entries"].as_object().unwrap().values() {
+        let source = words(entry["source"].as_str().unwrap());
+        assert!(shown.contains(&source), "{source}");
+    }
+}
+
 fn measured(args: &[&str]) -> Vec<serde_json::Value> {
     let json = good(&[&["measure"], args, &["--json"]].concat());
     let document: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -316,6 +355,54 @@ fn measure_evictions_names_the_cause() {
     }
     let table = good(&[&["measure"], &args[..]].concat());
     assert!(table.contains("decisions of reclaim"), "{table}");
+}
+
+/// The CSV of a measure has a line per row of its tables, and the numbers of the JSON.
+#[test]
+fn measures_are_csv_as_well() {
+    let args = [
+        "unmap",
+        "--rmap",
+        "pte_chain",
+        "--split",
+        "3g1g",
+        "--sharers",
+        "1,3",
+    ];
+    let csv = good(&[&["measure"], &args[..], &["--csv"]].concat());
+    let mut lines = csv.lines().map(|l| l.split(',').collect::<Vec<_>>());
+    let header = lines.next().unwrap();
+    let column = |name: &str| header.iter().position(|c| *c == name).unwrap();
+    let lines: Vec<Vec<&str>> = lines.collect();
+    assert_eq!(lines.len(), 14 + 2);
+    assert!(lines.iter().all(|l| l.len() == header.len()));
+    assert!(
+        lines
+            .iter()
+            .all(|l| l[column("config.rmap")] == "pte_chain")
+    );
+    let results = measured(&args);
+    let points = results[0]["points"].as_array().unwrap();
+    let of = |table: &'static str| {
+        let at = column("table");
+        lines.iter().filter(move |l| l[at] == table)
+    };
+    for (line, point) in of("points").zip(points) {
+        assert_eq!(line[column("case")], point["case"].as_str().unwrap());
+        for name in ["n", "rounds", "ptes_cleared"] {
+            assert_eq!(line[column(name)], point[name].to_string(), "{name}");
+        }
+    }
+    let removals = results[0]["removals"].as_array().unwrap();
+    for (line, removal) in of("removals").zip(removals) {
+        assert_eq!(line[column("cycles")], removal["cycles"].to_string());
+        assert_eq!(line[column("case")], "");
+    }
+    assert_eq!(bad_form(&["measure", "unmap", "--csv", "--json"]), 2);
+}
+
+fn bad_form(args: &[&str]) -> i32 {
+    lowmem(args).status.code().unwrap()
 }
 
 #[test]
@@ -416,7 +503,15 @@ fn generated_loads_replay() {
         ],
         &["many-vmas", "--count", "30", "--areas", "nonlinear"],
         &["many-vmas", "--count", "30", "--areas", "guards"],
-        &["swap-storm", "--memory", "400K", "--order", "zipf"],
+        &[
+            "swap-storm",
+            "--memory",
+            "400K",
+            "--order",
+            "zipf",
+            "--zipf",
+            "0.8",
+        ],
         &["mremap-fork", "--pages", "20", "--children", "2"],
     ] {
         good(&[&["trace", "generate", "-o", out], load].concat());
