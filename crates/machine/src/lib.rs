@@ -17,6 +17,7 @@
 //! | [`drive_native`], [`cycle`], [`books`] | both modes; what probes tell |
 //! | [`mod@replay`] | one replay and its measurement |
 //! | [`hash`], [`lowmem`], [`identity`] | memory_hash, low memory by owner, native against cycle |
+//! | [`reclaimed`] | what reclaim took, in either mode |
 //! | [`lockstep`] | the fast engine against the reference |
 //! | [`bare`] | the machine for images of the user's own
 //! | [`sample`] | many samples of one piece of a trace |
@@ -45,6 +46,7 @@ pub mod mailbox;
 pub mod measure;
 pub mod native;
 pub mod plain;
+pub mod reclaimed;
 pub mod replay;
 pub mod replayer;
 pub mod rows;

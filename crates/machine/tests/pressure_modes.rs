@@ -9,11 +9,12 @@
 //! processes see is equal.
 //!
 //! Order is held by the swap device's seeks and time, which depend on the sequence of slots, by the LRU lists and the swap map in the
-//! memory that is compared, and by the log of file pages written.
+//! memory that is compared, and by what left the lists in each operation (`lowmem_machine::reclaimed`).
 
 mod common;
 
 use common::{Pages, both, fitted, options, random_load};
+use lowmem_machine::reclaimed::reclaimed;
 use lowmem_machine::replay;
 use lowmem_report::config::{Reclaim, Rmap, Split, YoungFlush};
 use lowmem_report::{Config, Mode, Outcome, Silent};
@@ -69,6 +70,27 @@ fn a_storm_evicts_alike_with_anonmm_and_the_scan_of_2_6_0() {
     storm_is_identical(Rmap::Anonmm, Split::G3G1, Reclaim::V2_6_0);
 }
 
+/// What reclaim takes, operation by operation, and the order in which it leaves the rest, are no other on the CPU. So many operations in
+/// which it ran, so many pages gone.
+fn reclaimed_alike(trace: &Trace, config: &Config, row: &str) -> (usize, usize) {
+    let log =
+        |mode| reclaimed(trace, config, &options(mode)).unwrap_or_else(|e| panic!("{row}: {e}"));
+    let (native, cycle) = (log(Mode::Native), log(Mode::Cycle));
+    let differ = native.iter().zip(&cycle).find(|(a, b)| a != b);
+    assert!(differ.is_none(), "{row}: {differ:#x?}");
+    assert_eq!(native.len(), cycle.len(), "{row}");
+    (native.len(), native.iter().map(|r| r.gone.len()).sum())
+}
+
+#[test]
+fn a_storm_is_reclaimed_alike_operation_by_operation() {
+    for (rmap, split) in [(Rmap::AnonVma, Split::G4G4), (Rmap::PteChain, Split::G3G1)] {
+        let config = small(rmap, split, YoungFlush::On);
+        let (_, gone) = reclaimed_alike(&storm(), &config, &format!("{rmap} {split}"));
+        assert!(gone > 4000, "{rmap} {split}: {gone}");
+    }
+}
+
 /// Random loads that want more than twice the RAM there is: seed, reverse map, split and scan of each.
 const RANDOM: [(u64, Rmap, Split, Reclaim); 10] = [
     (1, Rmap::AnonVma, Split::G4G4, Reclaim::V2_6_7),
@@ -112,6 +134,8 @@ fn random_rows(rows: &[(u64, Rmap, Split, Reclaim)]) {
         assert_eq!(native.devices, cycle.devices, "{row}");
         let d = native.devices;
         assert!(d.swap_writes > 500 && d.swap_reads > 100, "{row}: {d:?}");
+        let (runs, gone) = reclaimed_alike(&trace, &config, &row);
+        assert!(runs > 5 && gone > 500, "{row}: {runs} {gone}");
         let ample = Config {
             ram_bytes: 256 << 20,
             ..config
