@@ -15,11 +15,12 @@ use crate::measure::failure;
 use crate::replay::{ReplayOptions, boot, cycle_options, preset};
 use crate::replayer::{Pause, PauseAfter, Replayer};
 use guest_vm::kernel::Kernel;
-use guest_vm::layout::{Page, pg};
+use guest_vm::layout::Page;
 use guest_vm::page;
 use guest_vm::page_alloc::page_to_pfn;
 use guest_vm::page_alloc::zone::{ZoneKind, node};
 use guest_vm::ptr::Low;
+use guest_vm::swap::entry_of;
 use lowmem_abi::probe::Probe;
 use lowmem_report::{Config, Mode};
 use lowmem_trace::Trace;
@@ -132,10 +133,9 @@ impl Machine {
 }
 
 fn content<K: Kernel>(k: K, page: Low<Page>) -> Content {
-    let swapped = page::test(k, page, pg::SWAPCACHE);
     Content {
         mapping: page.mapping(k),
         index: page.index(k),
-        slot: swapped.then(|| page.private(k)),
+        slot: page::swap_cached(k, page).then(|| entry_of(k, page).0),
     }
 }
