@@ -5,9 +5,8 @@
 mod harness;
 
 use guest_vm::check::{self, Violation};
-use guest_vm::file;
 use guest_vm::io::complete_all;
-use guest_vm::layout::{Mapping, Page, pg};
+use guest_vm::layout::{Page, pg};
 use guest_vm::objects::objects;
 use guest_vm::page;
 use guest_vm::page_cache::buffers::{self, BufferHead, bh};
@@ -51,20 +50,9 @@ fn write<R: Scheme, U: Access>(h: &mut Harness<R, U>, at: u32, bytes: u32, word:
     h.syscall(call::PWRITE64, [FILE, BUFFER, bytes, at, 0, 0])
 }
 
-fn fsync<R: Scheme, U: Access>(h: &mut Harness<R, U>) {
-    assert_eq!(h.syscall(call::FSYNC, [FILE, 0, 0, 0, 0, 0]), 0);
-}
-
-fn mapping<R: Scheme, U: Access>(h: &Harness<R, U>) -> Low<Mapping> {
-    let f = file::fget(h.k, FILE).unwrap();
-    let m = f.f_mapping(h.k);
-    file::fput(h.k, f);
-    m
-}
-
 /// The page at `index` of the file, without a reference.
 fn cached<R: Scheme, U: Access>(h: &Harness<R, U>, index: u32) -> Low<Page> {
-    let page = find_get_page(h.k, mapping(h), index);
+    let page = find_get_page(h.k, h.mapping(FILE), index);
     assert!(!page.is_null());
     page::put_page(h.k, page);
     page
@@ -108,7 +96,7 @@ fn a_write_gives_a_page_its_buffers_and_a_reference() {
     h.write_user(MAPPED + (2 << 12), 8);
     assert_eq!(buffers::count(k), 1);
     // Written by the flusher: clean, but kept.
-    fsync(&mut h);
+    h.fsync(FILE);
     assert_eq!(states(&h, page), [VALID]);
     assert_eq!(buffers::count(k), 1);
     check::all(k).unwrap();
@@ -118,14 +106,14 @@ fn a_write_gives_a_page_its_buffers_and_a_reference() {
 fn what_a_map_dirties_dirties_the_buffers_it_has() {
     let mut h = start::<AnonVmaMap, Direct>(1, Version::V2_6_7);
     write(&mut h, 0, 4096, 5);
-    fsync(&mut h);
+    h.fsync(FILE);
     map_shared(&mut h, 1);
     h.write_user(MAPPED, 9);
     assert_eq!(h.syscall(call::MUNMAP, [MAPPED, 4096, 0, 0, 0, 0]), 0);
     let page = cached(&h, 0);
     assert!(page::test(h.k, page, pg::DIRTY));
     assert_eq!(states(&h, page), [DIRTY]);
-    fsync(&mut h);
+    h.fsync(FILE);
     assert_eq!(h.k.on_disk((FILE, 0))[0], 9);
     check::all(h.k).unwrap();
 }
@@ -136,7 +124,7 @@ fn reclaim_all<R: Scheme, U: Access>(h: &mut Harness<R, U>) {
         shrink_all(h.k, 0);
         complete_all(h.k);
     }
-    assert_eq!(mapping(h).nrpages(h.k), 0);
+    assert_eq!(h.mapping(FILE).nrpages(h.k), 0);
 }
 
 /// pageout of a page that only a map dirtied goes through buffers; they go with the page.
@@ -150,7 +138,7 @@ fn pageout<R: Scheme, U: Access>(kind: u32, version: Version) -> u32 {
     let mut most = 0;
     // A list of few pages is looked at when 32 passes have asked for one of them.
     for _ in 0..200 {
-        if mapping(&h).nrpages(h.k) == 0 {
+        if h.mapping(FILE).nrpages(h.k) == 0 {
             break;
         }
         shrink_all(h.k, 0);
@@ -159,7 +147,7 @@ fn pageout<R: Scheme, U: Access>(kind: u32, version: Version) -> u32 {
         complete_all(h.k);
         check::all(h.k).unwrap();
     }
-    assert_eq!(mapping(&h).nrpages(h.k), 0);
+    assert_eq!(h.mapping(FILE).nrpages(h.k), 0);
     assert_eq!(buffers::count(h.k), 0);
     for i in 0..4 {
         assert_eq!(h.k.on_disk((FILE, i))[0], 40 + i);
@@ -217,7 +205,7 @@ fn a_clustered_page_has_a_buffer_for_each_of_its_blocks() {
     assert_eq!(states(&h, page), expected);
     assert_eq!(buffers::count(h.k), 8);
     // A page whose buffers are not all dirty is not written whole: through buffers.
-    fsync(&mut h);
+    h.fsync(FILE);
     assert_eq!(states(&h, page), [SUBMITTED; 8]);
     check::all(h.k).unwrap();
     // Truncation into the middle of the page: what lies behind is void, the page keeps its buffers.
@@ -247,7 +235,7 @@ fn truncation_frees_buffers_whatever_they_were_to_write() {
         for i in 0..20 {
             write(&mut h, i << 12, 4096, i);
         }
-        fsync(&mut h);
+        h.fsync(FILE);
         for i in 10..15 {
             write(&mut h, i << 12, 4096, i);
         }
@@ -280,7 +268,7 @@ fn too_many_buffers_are_stripped() {
     check::all(k).unwrap();
     let before = buffers::count(k);
     assert!(before > 100);
-    fsync(&mut h);
+    h.fsync(FILE);
     // All that was dirty lost its buffers on the way to the disk, but for what the throttled writers had written before the limit passed.
     let clean = buffers::count(k);
     assert!(clean < before, "{clean} of {before}");
@@ -343,7 +331,7 @@ fn wrong_buffers_are_caught() {
         let mut h = start::<AnonVmaMap, Direct>(1, Version::V2_6_7);
         write(&mut h, 0, 4096, 1);
         write(&mut h, 4096, 4096, 1);
-        fsync(&mut h);
+        h.fsync(FILE);
         check::all(h.k).unwrap();
         let head = Low::<BufferHead>::new(cached(&h, 0).private(h.k));
         f(&h, head);

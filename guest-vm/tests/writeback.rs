@@ -58,17 +58,6 @@ fn write_page<U: Access>(h: &mut H<U>, file: u32, index: u32, word: u32) {
     assert_eq!(h.syscall(call::PWRITE64, at), 4096);
 }
 
-fn fsync<U: Access>(h: &mut H<U>, file: u32) {
-    assert_eq!(h.syscall(call::FSYNC, [file, 0, 0, 0, 0, 0]), 0);
-}
-
-fn mapping<U: Access>(h: &H<U>, file: u32) -> Low<Mapping> {
-    let f = file::fget(h.k, file).unwrap();
-    let m = f.f_mapping(h.k);
-    file::fput(h.k, f);
-    m
-}
-
 /// The trace clock moves on; the next kernel stay sees it.
 fn tick<U: Access>(h: &mut H<U>, ticks: u32) {
     h.mailbox().clock += ticks;
@@ -92,7 +81,7 @@ fn write_in_order<U: Access>() -> Vec<u32> {
     }
     ok(&h);
     assert_eq!(page_state(h.k, State::NrDirty), 8);
-    fsync(&mut h, FILE);
+    h.fsync(FILE);
     ok(&h);
     assert_eq!(page_state(h.k, State::NrDirty), 0);
     assert_eq!(page_state(h.k, State::NrWriteback), 0);
@@ -116,17 +105,17 @@ fn rewrite<U: Access>() {
     let mut h = start::<U>(64);
     write_page(&mut h, FILE, 1, 1);
     write_page(&mut h, FILE, 1, 2);
-    fsync(&mut h, FILE);
-    fsync(&mut h, FILE);
+    h.fsync(FILE);
+    h.fsync(FILE);
     assert_eq!(written(&h), [1], "a clean page is not written again");
     write_page(&mut h, FILE, 1, 3);
-    fsync(&mut h, FILE);
+    h.fsync(FILE);
     assert_eq!(h.k.on_disk((FILE, 1))[0], 3);
     // Part of a page that is on the disk: the rest is read first.
     h.write_user(BUFFER, 9);
     let at = [FILE, BUFFER, 4, (5 << 12) + 8, 0, 0];
     assert_eq!(h.syscall(call::PWRITE64, at), 4);
-    fsync(&mut h, FILE);
+    h.fsync(FILE);
     let page = h.k.on_disk((FILE, 5));
     assert_eq!(page[0], lowmem_abi::port::file_word(FILE, 5, 0));
     assert_eq!(page[2], 9);
@@ -135,7 +124,7 @@ fn rewrite<U: Access>() {
     h.write_user(BUFFER + 0x1000, 12);
     let at = [FILE, BUFFER + 0xffc, 8, (7 << 12) - 4, 0, 0];
     assert_eq!(h.syscall(call::PWRITE64, at), 8);
-    fsync(&mut h, FILE);
+    h.fsync(FILE);
     assert_eq!(h.k.on_disk((FILE, 6))[1023], 11);
     assert_eq!(h.k.on_disk((FILE, 7))[0], 12);
     ok(&h);
@@ -173,7 +162,7 @@ fn bad_calls_are_refused() {
     }
     // The last page there can be.
     write_page(&mut h, FILE, u32::MAX - 1, 5);
-    fsync(&mut h, FILE);
+    h.fsync(FILE);
     assert_eq!(written(&h), [u32::MAX - 1]);
     ok(&h);
 }
@@ -184,7 +173,7 @@ fn fsync_beside_flusher<U: Access>(point: Phase, spoil: impl Fn(&H<U>, Low<Mappi
     let mut h = start::<U>(64);
     write_page(&mut h, FILE, 5, 77);
     let k = h.k;
-    let m = mapping(&h, FILE);
+    let m = h.mapping(FILE);
     let (flusher, task) = (state(k).flusher(k), state(k).task_writer(k));
     let control = Control {
         sync: Sync::None,
@@ -349,7 +338,7 @@ fn truncation<U: Access>() {
         h.write_user(MAPPED + (i << 12), 100 + i);
     }
     write_page(&mut h, FILE, 20, 120);
-    fsync(&mut h, FILE);
+    h.fsync(FILE);
     assert_eq!(written(&h), [20], "dirty bits of ptes are not looked at");
     write_page(&mut h, FILE, 9, 200);
     h.mailbox().child = 2;
@@ -357,7 +346,7 @@ fn truncation<U: Access>() {
     let args = [FILE, 8 << 12, 0, 0, 0, 0];
     assert_eq!(h.syscall(call::FTRUNCATE64, args), 0);
     ok(&h);
-    let m = mapping(&h, FILE);
+    let m = h.mapping(FILE);
     assert_eq!(m.nrpages(h.k), 8);
     assert_eq!(
         check::scan(h.k).unwrap().pages.len(),
@@ -371,7 +360,7 @@ fn truncation<U: Access>() {
     assert_eq!(h.read_user(MAPPED + (9 << 12)), 0);
     h.write_user(MAPPED + (9 << 12), 5);
     assert_eq!(h.syscall(call::MUNMAP, [MAPPED, 16 << 12, 0, 0, 0, 0]), 0);
-    fsync(&mut h, FILE);
+    h.fsync(FILE);
     // Pages 0 to 7 were dirtied by the parent, whose ptes the fork copied (a shared mapping's copies are clean).
     let mut after = written(&h);
     after.retain(|i| *i == 9);
@@ -395,7 +384,7 @@ fn truncation_of_private_mappings(file_vmas: u32) {
     }
     assert_eq!(h.syscall(call::FTRUNCATE64, [FILE, 4 << 12, 0, 0, 0, 0]), 0);
     ok(&h);
-    assert_eq!(mapping(&h, FILE).nrpages(h.k), 4);
+    assert_eq!(h.mapping(FILE).nrpages(h.k), 4);
     // Pages 2 and 3 of the file keep their copies.
     let words: Vec<u32> = (0..8).map(|i| h.read_user(MAPPED + (i << 12))).collect();
     assert_eq!(words, [50, 51, 0, 0, 0, 0, 0, 0]);
@@ -423,7 +412,7 @@ fn truncation_of_nonlinear_mappings() {
     ok(&h);
     assert_eq!(h.syscall(call::FTRUNCATE64, [FILE, 4 << 12, 0, 0, 0, 0]), 0);
     ok(&h);
-    assert_eq!(mapping(&h, FILE).nrpages(h.k), 4);
+    assert_eq!(h.mapping(FILE).nrpages(h.k), 4);
     for i in 4..8 {
         assert_eq!(h.read_user(MAPPED + (i << 12)), 50 + i);
     }
@@ -435,7 +424,7 @@ fn truncation_waits_for_pages_under_way() {
     let mut h = start::<Direct>(64);
     write_page(&mut h, FILE, 3, 1);
     let k = h.k;
-    let m = mapping(&h, FILE);
+    let m = h.mapping(FILE);
     let control = Control {
         sync: Sync::None,
         nr_to_write: 1,
@@ -458,12 +447,12 @@ fn scanned<U: Access>(dirty: &[u32], cached: u32) -> u64 {
     for i in 0..cached {
         write_page(&mut h, FILE, i, 1);
     }
-    fsync(&mut h, FILE);
+    h.fsync(FILE);
     for i in dirty {
         write_page(&mut h, FILE, *i, 2);
     }
     let before = h.probe_count(Probe::DirtyScanned);
-    start_fdatawrite(h.k, mapping(&h, FILE));
+    start_fdatawrite(h.k, h.mapping(FILE));
     writer::finish(h.k, state(h.k).task_writer(h.k));
     h.probe_count(Probe::DirtyScanned) - before
 }
@@ -571,9 +560,9 @@ impl<U: Access> World<U> {
                 }
                 let k = self.h.k;
                 if phase(k, state(k).flusher(k)) == Phase::Idle {
-                    fsync(&mut self.h, file);
+                    self.h.fsync(file);
                 } else {
-                    let m = mapping(&self.h, file);
+                    let m = self.h.mapping(file);
                     start_fdatawrite(k, m);
                     writer::finish(k, state(k).task_writer(k));
                     filemap_fdatawait(k, m);
@@ -602,7 +591,7 @@ impl<U: Access> World<U> {
                 let k = self.h.k;
                 let w = state(k).flusher(k);
                 if phase(k, w) == Phase::Idle {
-                    let m = mapping(&self.h, 3 + steps % 2);
+                    let m = self.h.mapping(3 + steps % 2);
                     let control = Control {
                         sync: Sync::None,
                         nr_to_write: 20,

@@ -12,15 +12,17 @@
 )]
 
 use guest_vm::axes::{Axes, BuildKind, CacheKind, ClusterKind, PteKind, SplitKind, StructKind};
+use guest_vm::file;
 use guest_vm::guest_struct::Layout;
 use guest_vm::kernel::{CopyDir, Flush, Half, Kernel, Planted};
-use guest_vm::layout::Frame;
+use guest_vm::layout::{Frame, Mapping};
 use guest_vm::ptr::{Kmapped, Low};
 use guest_vm::rmap::Scheme;
 use guest_vm::rmap::anon_vma::AnonVmaMap;
 use guest_vm::rmap::any::Any;
 use guest_vm::{boot, trap};
 use lowmem_abi::boot::{BootInfo, CpuStart};
+use lowmem_abi::call;
 use lowmem_abi::layout as phys;
 use lowmem_abi::port::{ReportKind, Transfer, TransferKind, file_word};
 use lowmem_abi::probe::Probe;
@@ -765,6 +767,19 @@ where
     pub fn write_user(&mut self, va: u32, v: u32) {
         let pfn = self.touch(va, true);
         self.k.word_at(pfn, va & 0xffc, Some(v));
+    }
+
+    /// fsync of a file, which must succeed.
+    pub fn fsync(&mut self, file: u32) {
+        assert_eq!(self.syscall(call::FSYNC, [file, 0, 0, 0, 0, 0]), 0);
+    }
+
+    /// The address_space of a file.
+    pub fn mapping(&self, file: u32) -> Low<Mapping> {
+        let f = file::fget(self.k, file).unwrap();
+        let m = f.f_mapping(self.k);
+        file::fput(self.k, f);
+        m
     }
 
     pub fn counts(&self) -> Counts {
